@@ -1,0 +1,63 @@
+//! The command line: one file a command. Results go to stdout, logs and errors to stderr.
+
+mod check;
+mod connections;
+mod reload;
+mod replay;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A director for LVS direct routing: its own small network stack on TAP interfaces.
+#[derive(Debug, Parser)]
+#[command(name = "vipr", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Check(check::Arguments),
+    Replay(replay::Arguments),
+    Status(status::Arguments),
+    Connections(connections::Arguments),
+    Reload(reload::Arguments),
+}
+
+/// How a command failed, and so the exit status.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// It failed while running: exit status 1.
+    #[error("{0}")]
+    Running(String),
+    /// The command line or the configuration is wrong: exit status 2.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Runs the program; its return value is the exit status (0 fine, 1 failed, 2 usage).
+pub fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Connections(arguments) => connections::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("vipr: {failure}");
+            match failure {
+                Failure::Running(_) => ExitCode::from(1),
+                Failure::Usage(_) => ExitCode::from(2),
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The validated configuration, as the core reads it. Immutable; a reload makes a new one.
+//!
+//! Whoever holds a `Snapshot` may rely on what validation promises:
+//! names are unique and not empty; every real server's segment exists and has a backend role;
+//! MAC addresses are stations' (neither groups nor zero); no VIP is a RIP or a DIP; no two
+//! services claim the same VIP, protocol and port with equal precision.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::wire::MacAddr;
+
+/// Everything the TOML file says, with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    pub router: Router,
+    pub announce: Announce,
+    pub timeouts: Timeouts,
+    /// In the order of the file.
+    pub segments: Vec<Segment>,
+    /// In the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// `[router]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    pub name: Arc<str>,
+    pub control_socket: PathBuf,
+    /// Where Prometheus text is served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// The capacity of the connection table.
+    pub connections_max: u32,
+    pub unmatched: Unmatched,
+}
+
+/// What VIP traffic gets that belongs to no service and no connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unmatched {
+    /// TCP RST, ICMP port unreachable.
+    #[default]
+    Reject,
+    /// Nothing.
+    Drop,
+}
+
+/// `[announce]`: how a VIP makes itself known (gratuitous ARP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// Announcements at once when a VIP comes up.
+    pub count: u8,
+    /// Announcements in the second burst.
+    pub repeat: u8,
+    /// From the first burst to the second.
+    pub repeat_after: Duration,
+    /// One announcement a VIP segment this often, so that no bridge forgets the director's MAC.
+    /// Zero: never.
+    pub refresh: Duration,
+}
+
+impl Default for Announce {
+    /// keepalived's 5 + 5 after 5 s. A bridge forgets a silent station after 300 s, so 60 s.
+    fn default() -> Announce {
+        Announce {
+            count: 5,
+            repeat: 5,
+            repeat_after: Duration::from_secs(5),
+            refresh: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[timeouts]`: how long an idle connection is kept, by state. Defaults are IPVS's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub tcp_none: Duration,
+    pub tcp_established: Duration,
+    pub tcp_syn_sent: Duration,
+    pub tcp_syn_recv: Duration,
+    pub tcp_fin_wait: Duration,
+    pub tcp_time_wait: Duration,
+    pub tcp_close: Duration,
+    pub tcp_close_wait: Duration,
+    pub tcp_last_ack: Duration,
+    pub tcp_listen: Duration,
+    pub tcp_synack: Duration,
+    pub udp: Duration,
+    pub sctp_none: Duration,
+    pub sctp_init1: Duration,
+    pub sctp_init: Duration,
+    pub sctp_cookie_sent: Duration,
+    pub sctp_cookie_replied: Duration,
+    pub sctp_cookie_wait: Duration,
+    pub sctp_cookie: Duration,
+    pub sctp_cookie_echoed: Duration,
+    pub sctp_established: Duration,
+    pub sctp_shutdown_sent: Duration,
+    pub sctp_shutdown_received: Duration,
+    pub sctp_shutdown_ack_sent: Duration,
+    pub sctp_rejected: Duration,
+    pub sctp_closed: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let seconds = Duration::from_secs;
+        Timeouts {
+            tcp_none: seconds(2),
+            tcp_established: seconds(900),
+            tcp_syn_sent: seconds(120),
+            tcp_syn_recv: seconds(60),
+            tcp_fin_wait: seconds(120),
+            tcp_time_wait: seconds(120),
+            tcp_close: seconds(10),
+            tcp_close_wait: seconds(60),
+            tcp_last_ack: seconds(30),
+            tcp_listen: seconds(120),
+            tcp_synack: seconds(120),
+            udp: seconds(300),
+            sctp_none: seconds(2),
+            sctp_init1: seconds(4),
+            sctp_init: seconds(61),
+            sctp_cookie_sent: seconds(61),
+            sctp_cookie_replied: seconds(61),
+            sctp_cookie_wait: seconds(61),
+            sctp_cookie: seconds(61),
+            sctp_cookie_echoed: seconds(61),
+            sctp_established: seconds(900),
+            sctp_shutdown_sent: seconds(61),
+            sctp_shutdown_received: seconds(61),
+            sctp_shutdown_ack_sent: seconds(61),
+            sctp_rejected: seconds(4),
+            sctp_closed: seconds(61),
+        }
+    }
+}
+
+/// `[segment.NAME]`: one Ethernet segment the director has a port on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segment {
+    pub name: Arc<str>,
+    pub role: Role,
+    /// Name of the TAP device, at most 15 bytes.
+    pub tap: Arc<str>,
+    /// The bridge the TAP is enslaved to, if any.
+    pub bridge: Option<Arc<str>>,
+    /// The director's own MAC here: configured, or derived from the router's and segment's names.
+    pub mac: MacAddr,
+    /// Configured MTU in bytes of the IP packet; `None` takes the device's.
+    pub mtu: Option<u16>,
+    /// The director's own addresses (DIPs) here, with their prefixes.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What a segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Clients (or their router) are here, and VIPs are announced.
+    Vip,
+    /// Real servers are here.
+    Backend,
+    /// One-armed: both.
+    Both,
+}
+
+impl Role {
+    /// Whether VIPs are answered for and served here.
+    pub const fn has_vips(self) -> bool {
+        matches!(self, Role::Vip | Role::Both)
+    }
+
+    /// Whether real servers may be here.
+    pub const fn has_real_servers(self) -> bool {
+        matches!(self, Role::Backend | Role::Both)
+    }
+}
+
+/// `[[service]]`: a virtual service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub name: Arc<str>,
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub ports: Ports,
+    pub scheduler: SchedulerKind,
+    pub persistence: Option<Persistence>,
+    /// UDP only: each datagram is scheduled by itself.
+    pub one_packet: bool,
+    pub real_servers: Vec<RealServer>,
+}
+
+/// The transport of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// The protocol number of the IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+
+    /// The transport with this protocol number, if it is one that is balanced.
+    pub const fn from_number(number: u8) -> Option<Protocol> {
+        match number {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            132 => Some(Protocol::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        })
+    }
+}
+
+/// The L4 ports of a service. An exact port beats a range, a range beats any.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ports {
+    /// Every port.
+    Any,
+    /// Sorted, without duplicates or overlaps, never empty.
+    Some(Vec<PortRange>),
+}
+
+/// Ports `first..=last`; a single port when both are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl PortRange {
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    pub const fn is_exact(self) -> bool {
+        self.first == self.last
+    }
+}
+
+impl fmt::Display for Ports {
+    /// `80`, `80,443`, `8000-8099`, or `any`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Ports::Any => "any".to_owned(),
+            Ports::Some(ranges) => ranges
+                .iter()
+                .map(|range| {
+                    if range.is_exact() {
+                        range.first.to_string()
+                    } else {
+                        format!("{}-{}", range.first, range.last)
+                    }
+                })
+                .collect::<Vec<_>>()
+                .join(","),
+        };
+        formatter.pad(&text)
+    }
+}
+
+/// The fourteen scheduling algorithms of IPVS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerKind {
+    Rr,
+    Wrr,
+    Lc,
+    Wlc,
+    Sed,
+    Nq,
+    Sh,
+    Dh,
+    Mh,
+    Fo,
+    Ovf,
+    Twos,
+    Lblc,
+    Lblcr,
+}
+
+impl SchedulerKind {
+    pub const ALL: [SchedulerKind; 14] = [
+        SchedulerKind::Rr,
+        SchedulerKind::Wrr,
+        SchedulerKind::Lc,
+        SchedulerKind::Wlc,
+        SchedulerKind::Sed,
+        SchedulerKind::Nq,
+        SchedulerKind::Sh,
+        SchedulerKind::Dh,
+        SchedulerKind::Mh,
+        SchedulerKind::Fo,
+        SchedulerKind::Ovf,
+        SchedulerKind::Twos,
+        SchedulerKind::Lblc,
+        SchedulerKind::Lblcr,
+    ];
+
+    /// The name in the configuration and in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SchedulerKind::Rr => "rr",
+            SchedulerKind::Wrr => "wrr",
+            SchedulerKind::Lc => "lc",
+            SchedulerKind::Wlc => "wlc",
+            SchedulerKind::Sed => "sed",
+            SchedulerKind::Nq => "nq",
+            SchedulerKind::Sh => "sh",
+            SchedulerKind::Dh => "dh",
+            SchedulerKind::Mh => "mh",
+            SchedulerKind::Fo => "fo",
+            SchedulerKind::Ovf => "ovf",
+            SchedulerKind::Twos => "twos",
+            SchedulerKind::Lblc => "lblc",
+            SchedulerKind::Lblcr => "lblcr",
+        }
+    }
+}
+
+/// `persistence = { timeout, netmask }`: a client (network) stays with its real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    pub timeout: Duration,
+    /// Prefix length of the client network that counts as one client.
+    pub netmask: u8,
+}
+
+/// `[[service.real_server]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RealServer {
+    pub name: Arc<str>,
+    /// The real server's own address (RIP).
+    pub address: IpAddr,
+    /// Its MAC where configured; else found by ARP.
+    pub mac: Option<MacAddr>,
+    /// Its other cards, by which it may be recognised on a VIP segment.
+    pub vip_macs: Vec<MacAddr>,
+    /// Name of the segment it is reached on; always one of [`Snapshot::segments`].
+    pub segment: Arc<str>,
+    /// 0 quiesces: connections stay, none are added.
+    pub weight: u32,
+    /// No new connections from this many on; 0: no limit.
+    pub upper_threshold: u32,
+    /// New connections again below this many; 0: three quarters of the upper threshold.
+    pub lower_threshold: u32,
+}

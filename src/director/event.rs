@@ -1,0 +1,105 @@
+//! What the director has to tell a person: state changes, each a line in the log.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use crate::wire::MacAddr;
+
+/// Something worth a log line. `Display` gives the line, subject first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A real server's MAC was found.
+    NeighborUp { real_server: Arc<str>, address: IpAddr, segment: Arc<str>, mac: MacAddr },
+    /// A real server's MAC is another one now.
+    NeighborMoved {
+        real_server: Arc<str>,
+        address: IpAddr,
+        segment: Arc<str>,
+        from: MacAddr,
+        to: MacAddr,
+    },
+    /// A real server stopped answering (or never did).
+    NeighborDown { real_server: Arc<str>, address: IpAddr, segment: Arc<str>, probes: u32 },
+    /// Another station claims a VIP.
+    Conflict { vip: IpAddr, segment: Arc<str>, mac: MacAddr, real_server: Option<Arc<str>> },
+    /// A real server sends back what it is given.
+    Loop { real_server: Arc<str>, segment: Arc<str>, mac: MacAddr, vip: IpAddr },
+    /// A real server of a service has as many connections as it may have.
+    Overloaded { service: Arc<str>, real_server: Arc<str>, connections: u32 },
+    /// And again fewer.
+    Relieved { service: Arc<str>, real_server: Arc<str>, connections: u32 },
+    /// The connection table is full; said once until it has room again.
+    ConnectionsFull { capacity: u32 },
+}
+
+/// How loud an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Warning,
+    Info,
+}
+
+impl Event {
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Event::NeighborUp { .. } | Event::Relieved { .. } => Severity::Info,
+            Event::NeighborMoved { .. }
+            | Event::NeighborDown { .. }
+            | Event::Conflict { .. }
+            | Event::Loop { .. }
+            | Event::Overloaded { .. }
+            | Event::ConnectionsFull { .. } => Severity::Warning,
+        }
+    }
+}
+
+impl core::fmt::Display for Event {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Event::NeighborUp { real_server, address, segment, mac } => write!(
+                formatter,
+                "real server {real_server} ({address}): up on segment {segment}, at {mac}"
+            ),
+            Event::NeighborMoved { real_server, address, segment, from, to } => write!(
+                formatter,
+                "real server {real_server} ({address}): moved from {from} to {to} on segment \
+                 {segment}"
+            ),
+            Event::NeighborDown { real_server, address, segment, probes } => write!(
+                formatter,
+                "real server {real_server} ({address}): down, silent to {probes} ARP requests on \
+                 segment {segment}; no new connections until it answers"
+            ),
+            Event::Conflict { vip, segment, mac, real_server: Some(real_server) } => write!(
+                formatter,
+                "real server {real_server}: claims VIP {vip} on segment {segment} from {mac}; \
+                 set arp_ignore=1 and arp_announce=2 on it"
+            ),
+            Event::Conflict { vip, segment, mac, real_server: None } => write!(
+                formatter,
+                "VIP {vip}: also claimed on segment {segment} by {mac}, which is no real server"
+            ),
+            Event::Loop { real_server, segment, mac, vip } => write!(
+                formatter,
+                "real server {real_server}: sends traffic for VIP {vip} back to the director \
+                 (from {mac} on segment {segment}); it lacks the VIP on a local interface, or \
+                 forwards packets"
+            ),
+            Event::Overloaded { service, real_server, connections } => write!(
+                formatter,
+                "service {service}: real server {real_server} has {connections} connections, its \
+                 upper threshold; no new ones"
+            ),
+            Event::Relieved { service, real_server, connections } => write!(
+                formatter,
+                "service {service}: real server {real_server} is down to {connections} \
+                 connections; new ones again"
+            ),
+            Event::ConnectionsFull { capacity } => write!(
+                formatter,
+                "connection table: full at {capacity} connections; raise connections_max, or see \
+                 `vipr connections` for who holds them"
+            ),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the director tells about itself: the JSON of `status` and `connections`, and what the
+//! tables for people are made from. Field names are part of the interface.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::connections::ConnectionState;
+use super::counters::Traffic;
+use crate::config::snapshot::{Protocol, Role, SchedulerKind};
+use crate::wire::MacAddr;
+
+/// `vipr status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The router's name.
+    pub name: String,
+    pub version: String,
+    /// How many configurations have been in force, this one included.
+    pub generation: u64,
+    pub uptime_seconds: u64,
+    pub connections: ConnectionsSummary,
+    pub services: Vec<ServiceReport>,
+    pub segments: Vec<SegmentReport>,
+    pub counters: CountersReport,
+    pub conflicts: Vec<ConflictReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsSummary {
+    pub current: u32,
+    pub max: u32,
+    /// Half-open or closing connections that went early to make room.
+    pub evicted: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    pub name: String,
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    /// As the configuration writes it: `80`, `80,443`, `8000-8099`, `any`.
+    pub ports: String,
+    pub scheduler: SchedulerKind,
+    /// Seconds, if clients are persistent.
+    pub persistence: Option<u64>,
+    /// Whether any real server can take a connection.
+    pub up: bool,
+    /// False once the configuration has dropped the service but connections of it remain.
+    pub configured: bool,
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    pub rates: Rates,
+    pub real_servers: Vec<RealServerReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RealServerReport {
+    pub name: String,
+    pub address: IpAddr,
+    pub segment: String,
+    pub mac: Option<MacAddr>,
+    pub weight: u32,
+    pub state: RealServerState,
+    pub active: u32,
+    pub inactive: u32,
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    pub rates: Rates,
+}
+
+/// Whether a real server gets new connections, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RealServerState {
+    /// It gets new connections.
+    Up,
+    /// Its MAC is being looked for; its first frames are held.
+    Resolving,
+    /// It does not answer ARP: no new connections.
+    Down,
+    /// Weight 0: connections stay, none are added.
+    Quiesced,
+    /// At its upper threshold.
+    Overloaded,
+    /// No longer configured; its connections finish.
+    Draining,
+}
+
+/// Moving averages as IPVS keeps them (sampled every 2 s, weight 1/4), per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    pub connections_per_second: u64,
+    pub packets_per_second: u64,
+    pub bytes_per_second: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentReport {
+    pub name: String,
+    pub role: Role,
+    pub tap: String,
+    pub bridge: Option<String>,
+    pub mac: MacAddr,
+    pub mtu: u16,
+    pub addresses: Vec<String>,
+    /// Frames and bytes that arrived.
+    pub received_frames: u64,
+    pub received_bytes: u64,
+    /// Frames and bytes handed to the port.
+    pub sent_frames: u64,
+    pub sent_bytes: u64,
+    /// Frames the port would not take; 0 where there is no port (`replay`).
+    #[serde(default)]
+    pub send_errors: u64,
+    /// Whether the port works; true where there is none.
+    pub up: bool,
+}
+
+/// The frame balance, and every drop reason by name (zeros included).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountersReport {
+    pub received: u64,
+    pub forwarded: u64,
+    pub replied: u64,
+    pub consumed: u64,
+    pub held: u64,
+    pub dropped: u64,
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Someone else who claims a VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConflictReport {
+    pub vip: IpAddr,
+    pub segment: String,
+    pub mac: MacAddr,
+    pub real_server: Option<String>,
+    /// Seconds since the router started, of the first and the last claim.
+    pub first: f64,
+    pub last: f64,
+    pub count: u64,
+}
+
+/// One line of `vipr connections`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    pub protocol: Protocol,
+    /// Whole seconds until it expires.
+    pub expires_seconds: u64,
+    pub state: ConnectionState,
+    pub client: IpAddr,
+    pub client_port: u16,
+    pub vip: IpAddr,
+    pub virtual_port: u16,
+    pub service: String,
+    pub real_server: String,
+    pub real_server_address: IpAddr,
+}
+
+/// A page of `vipr connections`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionsPage {
+    pub connections: Vec<ConnectionReport>,
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<u32>,
+}

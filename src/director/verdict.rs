@@ -1,0 +1,137 @@
+//! What became of a frame: a closed set, and a closed list of the reasons for a drop.
+
+use super::{DestinationId, SegmentId, ServiceId};
+use crate::wire::packet::Malformed;
+
+/// What the director decided about one frame, and on whose behalf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub action: Action,
+    /// The virtual service concerned, where one was found.
+    pub service: Option<ServiceId>,
+    /// The real server concerned, where one was chosen or recognised.
+    pub real_server: Option<DestinationId>,
+}
+
+/// What is to be done with the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send it, rewritten in place, through this segment's port.
+    Forward { egress: SegmentId },
+    /// Nothing: it was answered, the answer is in the transmit queue.
+    Reply,
+    /// Nothing: it told the director something.
+    Consume,
+    /// Nothing: a copy waits for a real server's MAC and will come out of the transmit queue.
+    Hold,
+    /// Nothing: it is counted under this reason.
+    Drop(DropReason),
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a frame was dropped. Each is a counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// The counter's name, in `status`, metrics and `replay`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DropReason::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than an Ethernet header.
+    FrameTooShort = "frame_too_short",
+    /// The source MAC is the director's own: its frame came back.
+    OwnFrame = "own_frame",
+    /// The source MAC is a group address or zero.
+    BadSourceMac = "bad_source_mac",
+    /// Addressed to another station.
+    ForeignMac = "foreign_mac",
+    /// A broadcast or multicast frame that is not ARP.
+    GroupMac = "group_mac",
+    /// An EtherType the director does not speak.
+    EtherTypeUnsupported = "ether_type_unsupported",
+    /// A VLAN tag on an untagged segment.
+    VlanTag = "vlan_tag",
+    /// IPv6, which is not routed yet.
+    Ipv6Unsupported = "ipv6_unsupported",
+    /// An ARP packet cut short, or not for IPv4 over Ethernet, or with an impossible sender.
+    ArpMalformed = "arp_malformed",
+    /// ARP about addresses that are none of the director's business.
+    ArpNotOurs = "arp_not_ours",
+    /// An IPv4 header that does not fit itself or the frame.
+    Ipv4Header = "ipv4_header",
+    /// A wrong IPv4 header checksum.
+    Ipv4Checksum = "ipv4_checksum",
+    /// A transport header cut short or lying about its length.
+    TransportHeader = "transport_header",
+    /// A wrong transport checksum in a packet that was to be answered.
+    TransportChecksum = "transport_checksum",
+    /// A source address no single other host can have: unspecified, loopback, multicast, class E,
+    /// or the director's own.
+    BadSourceAddress = "bad_source_address",
+    /// The destination is no VIP.
+    NotVip = "not_vip",
+    /// VIP traffic on a segment that only has real servers: a loop.
+    VipOnBackend = "vip_on_backend",
+    /// A real server sent back what it was given: a loop.
+    Loop = "loop",
+    /// VIP traffic to no service, or TCP to a service that neither opens nor belongs to a
+    /// connection, where the policy is not to answer.
+    Unmatched = "unmatched",
+    /// The same, where answering is forbidden: a RST, an ICMP error, a source that is no host.
+    UnmatchedUnanswerable = "unmatched_unanswerable",
+    /// An answer withheld because too many went out already.
+    RateLimited = "rate_limited",
+    /// An IP protocol the director does not balance.
+    ProtocolUnsupported = "protocol_unsupported",
+    /// No real server can take the connection, and no answer was due.
+    NoRealServer = "no_real_server",
+    /// The connection table is full of connections worth more than this one.
+    ConnectionsFull = "connections_full",
+    /// A later fragment of a packet whose first fragment is not known.
+    FragmentUnknown = "fragment_unknown",
+    /// An ICMP error about no known connection, or one that quotes too little.
+    IcmpUnrelated = "icmp_unrelated",
+    /// An ICMP message to a VIP that is neither an echo request nor an error.
+    IcmpUnsupported = "icmp_unsupported",
+    /// An echo request to a VIP none of whose services is up.
+    VipDown = "vip_down",
+    /// Larger than the outgoing segment's MTU, and it may not be said to the sender.
+    TooBig = "too_big",
+    /// The real server's MAC is not known and the hold queue is full.
+    HoldFull = "hold_full",
+    /// Held until it was no longer worth forwarding, or its real server turned out silent.
+    HoldExpired = "hold_expired",
+    /// The real server's MAC was never found.
+    NeighborUnknown = "neighbor_unknown",
+    /// The queue of frames to send was full.
+    TransmitFull = "transmit_full",
+    /// It came from, or had to go to, a segment that the configuration no longer has.
+    SegmentGone = "segment_gone",
+}
+
+impl From<Malformed> for DropReason {
+    fn from(malformed: Malformed) -> DropReason {
+        match malformed {
+            Malformed::Ethernet => DropReason::FrameTooShort,
+            Malformed::Arp => DropReason::ArpMalformed,
+            Malformed::Ipv4Header => DropReason::Ipv4Header,
+            Malformed::Ipv4Checksum => DropReason::Ipv4Checksum,
+            Malformed::Transport => DropReason::TransportHeader,
+        }
+    }
+}

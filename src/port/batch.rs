@@ -1,0 +1,70 @@
+//! A burst of frames in buffers that are used again.
+
+use crate::wire::{Frame, Offload};
+
+/// Bytes of a buffer: the largest super-frame with its header, and then some, so that buffers
+/// do not start on the same cache sets (no power of two).
+pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
+
+/// Up to a fixed number of frames.
+pub struct Batch {
+    memory: Vec<u8>,
+    /// Of the frames present.
+    frames: Vec<(usize, Offload)>,
+    capacity: usize,
+}
+
+impl Batch {
+    /// An empty batch for at most `capacity` frames; memory is touched only as frames arrive.
+    pub fn new(capacity: usize) -> Batch {
+        Batch {
+            memory: vec![0; capacity * BUFFER_LEN],
+            frames: Vec::with_capacity(capacity),
+            capacity,
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.frames.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.frames.len() == self.capacity
+    }
+
+    /// Lets `read` put a frame into the next buffer; it returns the frame's length.
+    ///
+    /// # Errors
+    /// What `read` returned; the batch is then unchanged.
+    ///
+    /// # Panics
+    /// When the batch is full.
+    pub fn push_with<E>(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> Result<(usize, Offload), E>,
+    ) -> Result<(), E> {
+        assert!(!self.is_full(), "a full batch takes no frame");
+        let start = self.frames.len() * BUFFER_LEN;
+        let (len, offload) = read(&mut self.memory[start..start + BUFFER_LEN])?;
+        self.frames.push((len.min(BUFFER_LEN), offload));
+        Ok(())
+    }
+
+    /// The frame at `index`, in the order of arrival.
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn frame(&mut self, index: usize) -> Frame<'_> {
+        let (len, offload) = self.frames[index];
+        let start = index * BUFFER_LEN;
+        Frame { bytes: &mut self.memory[start..start + len], offload }
+    }
+}

@@ -1,0 +1,43 @@
+//! One Ethernet frame in a contiguous buffer, with the metadata that travels beside it.
+
+use super::MacAddr;
+
+/// Bytes of an untagged Ethernet header: destination, source, type.
+pub const ETHERNET_HEADER_LEN: usize = 14;
+
+/// What a port knows about a frame beside its bytes, in the sense of the virtio network header.
+///
+/// A plain port gives and takes [`Offload::default()`]: checksums complete, one frame as it
+/// would be on a wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The transport checksum is still to be completed by whoever puts the frame on a wire.
+    pub checksum_pending: bool,
+    /// For a super-frame, the transport payload bytes of each segment it stands for; 0 for an
+    /// ordinary frame.
+    pub segment_size: u16,
+}
+
+/// A frame under way: its bytes, writable in place, and its [`Offload`].
+#[derive(Debug)]
+pub struct Frame<'a> {
+    pub bytes: &'a mut [u8],
+    pub offload: Offload,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame as a plain port gives it.
+    pub fn plain(bytes: &'a mut [u8]) -> Frame<'a> {
+        Frame { bytes, offload: Offload::default() }
+    }
+
+    /// Gives the frame a new destination and source: the whole rewrite of direct routing.
+    ///
+    /// A frame shorter than its two addresses is left alone; nothing that parsed is.
+    pub fn rewrite_macs(&mut self, destination: MacAddr, source: MacAddr) {
+        if let Some((addresses, _)) = self.bytes.split_first_chunk_mut::<12>() {
+            addresses[..6].copy_from_slice(&destination.0);
+            addresses[6..].copy_from_slice(&source.0);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Frames in place, without state: parsing, emitting, and the rewrite of two MAC addresses.
+//!
+//! This layer knows bytes and RFCs. It does not know services, connections, time or ports.
+//! Everything that arrives is hostile: a parse either gives a value whose every offset lies
+//! inside the frame, or a [`Malformed`](packet::Malformed) that names what was wrong.
+
+pub mod arp;
+pub mod checksum;
+pub mod frame;
+pub mod icmp;
+pub mod mac;
+pub mod packet;
+pub mod tcp;
+
+pub use frame::{Frame, Offload};
+pub use mac::MacAddr;
