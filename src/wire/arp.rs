@@ -2,7 +2,13 @@
 
 use core::net::Ipv4Addr;
 
+use etherparse::{
+    ArpEthIpv4Packet, ArpHardwareId, ArpOperation as Operation, ArpPacketSlice, EtherType,
+    Ethernet2Header,
+};
+
 use super::MacAddr;
+use super::packet::Malformed;
 
 /// Bytes of an Ethernet frame that carries ARP for IPv4, without padding.
 pub const ARP_FRAME_LEN: usize = 42;
@@ -53,8 +59,57 @@ impl ArpPacket {
         }
     }
 
+    /// Reads the payload of an ARP frame; padding may follow the packet.
+    ///
+    /// # Errors
+    /// [`Malformed::Arp`] for anything but a request or reply for IPv4 over Ethernet.
+    pub(super) fn parse(bytes: &[u8]) -> Result<ArpPacket, Malformed> {
+        let slice = ArpPacketSlice::from_slice(bytes).map_err(|_| Malformed::Arp)?;
+        let operation = match slice.operation() {
+            Operation::REQUEST => ArpOperation::Request,
+            Operation::REPLY => ArpOperation::Reply,
+            _ => return Err(Malformed::Arp),
+        };
+        if slice.hw_addr_type() != ArpHardwareId::ETHERNET
+            || slice.proto_addr_type() != EtherType::IPV4
+        {
+            return Err(Malformed::Arp);
+        }
+        // The conversions fail unless the address lengths are 6 and 4.
+        let mac = |bytes: &[u8]| bytes.try_into().map(MacAddr).map_err(|_| Malformed::Arp);
+        let address = |bytes: &[u8]| {
+            <[u8; 4]>::try_from(bytes).map(Ipv4Addr::from).map_err(|_| Malformed::Arp)
+        };
+        Ok(ArpPacket {
+            operation,
+            sender_mac: mac(slice.sender_hw_addr())?,
+            sender: address(slice.sender_protocol_addr())?,
+            target_mac: mac(slice.target_hw_addr())?,
+            target: address(slice.target_protocol_addr())?,
+        })
+    }
+
     /// Writes the whole frame, addressed to `destination`, appending to the cleared `buffer`.
-    pub fn emit(&self, _buffer: &mut Vec<u8>, _destination: MacAddr) {
-        todo!()
+    ///
+    /// The frame is [`ARP_FRAME_LEN`] bytes long: padding to Ethernet's minimum of 60 is for the
+    /// card that puts it on a wire; a TAP takes it as it is.
+    pub fn emit(&self, buffer: &mut Vec<u8>, destination: MacAddr) {
+        let ethernet = Ethernet2Header {
+            destination: destination.0,
+            source: self.sender_mac.0,
+            ether_type: EtherType::ARP,
+        };
+        let packet = ArpEthIpv4Packet {
+            operation: match self.operation {
+                ArpOperation::Request => Operation::REQUEST,
+                ArpOperation::Reply => Operation::REPLY,
+            },
+            sender_mac: self.sender_mac.0,
+            sender_ipv4: self.sender.octets(),
+            target_mac: self.target_mac.0,
+            target_ipv4: self.target.octets(),
+        };
+        buffer.extend_from_slice(&ethernet.to_bytes());
+        buffer.extend_from_slice(&packet.to_bytes());
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod arp;
 pub mod checksum;
+mod emit;
 pub mod frame;
 pub mod icmp;
 pub mod mac;
