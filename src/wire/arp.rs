@@ -113,3 +113,54 @@ impl ArpPacket {
         buffer.extend_from_slice(&packet.to_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::*;
+    use super::*;
+    use crate::wire::packet::{Body, parse};
+
+    fn emitted(packet: ArpPacket, destination: MacAddr) -> Vec<u8> {
+        let mut buffer = Vec::new();
+        packet.emit(&mut buffer, destination);
+        assert_eq!(buffer.len(), ARP_FRAME_LEN);
+        let read = parse(&buffer).unwrap();
+        assert_eq!((read.destination, read.source), (destination, packet.sender_mac));
+        assert_eq!(read.body, Body::Arp(packet));
+        buffer
+    }
+
+    #[test]
+    fn a_request_has_these_bytes() {
+        let request = ArpPacket::request(CLIENT_MAC, CLIENT, VIP);
+        assert_eq!(emitted(request, MacAddr::BROADCAST), ARP_REQUEST);
+    }
+
+    #[test]
+    fn a_reply_turns_the_request_around() {
+        let reply = ArpPacket::request(CLIENT_MAC, CLIENT, VIP).reply(DIRECTOR_MAC);
+        assert_eq!(
+            reply,
+            ArpPacket {
+                operation: ArpOperation::Reply,
+                sender_mac: DIRECTOR_MAC,
+                sender: VIP,
+                target_mac: CLIENT_MAC,
+                target: CLIENT,
+            }
+        );
+        let frame = emitted(reply, CLIENT_MAC);
+        assert_eq!(frame[20..22], [0, 2]);
+        assert_eq!(frame[22..32], [2, 0, 0, 0, 1, 1, 192, 0, 2, 10]);
+    }
+
+    #[test]
+    fn a_probe_has_no_sender_and_an_announcement_asks_for_itself() {
+        let probe = ArpPacket::request(DIRECTOR_MAC, Ipv4Addr::UNSPECIFIED, CLIENT);
+        assert_eq!(emitted(probe, MacAddr::BROADCAST)[28..32], [0; 4]);
+        let announcement = ArpPacket::announcement(DIRECTOR_MAC, VIP);
+        assert_eq!(announcement.operation, ArpOperation::Request);
+        assert_eq!((announcement.sender, announcement.target), (VIP, VIP));
+        emitted(announcement, MacAddr::BROADCAST);
+    }
+}

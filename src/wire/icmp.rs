@@ -146,3 +146,164 @@ fn finish(buffer: &mut [u8]) {
     let message = buffer.get(emit::PAYLOAD_START..).unwrap_or_default();
     emit::set_checksum(buffer, 2, checksum::of(message));
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Icmpv4Type, Ipv4Slice, NetSlice, SlicedPacket, TransportSlice, icmpv4};
+
+    use super::super::samples::{self, *};
+    use super::*;
+    use crate::wire::packet::{Body, Packet, parse, quoted_flow};
+
+    fn ipv4(frame: &[u8]) -> Ipv4 {
+        match parse(frame) {
+            Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
+            other => panic!("expected an IPv4 packet, got {other:?}"),
+        }
+    }
+
+    /// Reads an emitted frame with etherparse: both checksums right, nothing behind the packet,
+    /// from the director to the client.
+    fn read(frame: &[u8]) -> (Ipv4Slice<'_>, Icmpv4Type, &[u8]) {
+        assert_eq!(MacAddr(frame[..6].try_into().unwrap()), CLIENT_MAC);
+        assert_eq!(MacAddr(frame[6..12].try_into().unwrap()), DIRECTOR_MAC);
+        let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) =
+            (sliced.net, sliced.transport)
+        else {
+            panic!("not ICMP: {frame:02x?}")
+        };
+        let header = ip.header().to_header();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(usize::from(header.total_len), frame.len() - 14);
+        assert_eq!((header.source, header.destination), (VIP.octets(), CLIENT.octets()));
+        assert_eq!(header.time_to_live, 64);
+        let kind = icmp.icmp_type();
+        assert_eq!(icmp.checksum(), kind.calc_checksum(icmp.payload()));
+        (ip, kind, icmp.payload())
+    }
+
+    #[test]
+    fn an_echo_request_comes_back_as_a_reply() {
+        let mut reply = Vec::new();
+        let packet = ipv4(&ECHO);
+        assert_eq!(emit_echo_reply(&mut reply, &ECHO, &packet, DIRECTOR_MAC), Ok(()));
+        let (ip, kind, data) = read(&reply);
+        let echo = etherparse::IcmpEchoHeader { id: 0x1234, seq: 1 };
+        assert_eq!(kind, Icmpv4Type::EchoReply(echo));
+        assert_eq!(data, b"abc");
+        assert_eq!(ip.header().dcp(), IpDscp::AF11);
+        assert_eq!(ip.header().identification(), 0x1c46);
+        assert!(ip.header().dont_fragment());
+    }
+
+    #[test]
+    fn an_echo_request_that_cannot_be_trusted_gets_nothing() {
+        let mut wrong = ECHO;
+        wrong[44] ^= 1;
+        for frame in [wrong.to_vec(), patched(&ECHO, &[(20, &[0x20, 0])])] {
+            let mut reply = Vec::new();
+            let packet = ipv4(&frame);
+            assert_eq!(
+                emit_echo_reply(&mut reply, &frame, &packet, DIRECTOR_MAC),
+                Err(BadChecksum)
+            );
+            assert!(reply.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_the_packet_and_only_the_packet() {
+        let unreachable = icmpv4::DestUnreachableHeader::Port;
+        let too_big = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+        for (error, expected) in [
+            (IcmpError::PortUnreachable, unreachable),
+            (IcmpError::FragmentationNeeded { mtu: 1400 }, too_big),
+        ] {
+            for sample in samples::ALL {
+                let Ok(Packet { body: Body::Ipv4(packet), .. }) = parse(sample) else { continue };
+                let mut padded = sample.to_vec();
+                padded.resize(64, 0xee);
+                let mut frame = Vec::new();
+                emit_error(&mut frame, &padded, &packet, error, DIRECTOR_MAC, VIP);
+                let (ip, kind, quote) = read(&frame);
+                assert_eq!(kind, Icmpv4Type::DestinationUnreachable(expected.clone()));
+                assert_eq!(quote, &sample[14..]);
+                assert_eq!(frame[15], 0xc0, "precedence: internetwork control");
+                assert_eq!(ip.header().identification(), packet.identification);
+                assert!(!ip.header().dont_fragment());
+                if !matches!(packet.transport, Transport::Icmp { .. }) {
+                    let flow = quoted_flow(&frame, &ipv4(&frame)).expect("ports are quoted");
+                    assert_eq!((flow.source, flow.destination), (CLIENT, VIP));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_long_packet_is_576_bytes_long() {
+        for (payload_len, expected) in [(529, 576), (1480, 576), (527, 575), (528, 576), (99, 147)]
+        {
+            let mut long = ECHO[..34].to_vec();
+            long.resize(34 + payload_len, 0x55);
+            let total_len = (20 + payload_len) as u16;
+            let long = patched(&long, &[(16, &total_len.to_be_bytes())]);
+            let mut frame = Vec::new();
+            emit_error(
+                &mut frame,
+                &long,
+                &ipv4(&long),
+                IcmpError::PortUnreachable,
+                DIRECTOR_MAC,
+                VIP,
+            );
+            assert_eq!(frame.len() - 14, expected, "{payload_len}");
+            let (_, _, quote) = read(&frame);
+            assert_eq!(quote, &long[14..14 + quote.len()]);
+        }
+    }
+
+    #[test]
+    fn only_questions_and_their_answers_are_no_errors() {
+        let queries = [0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43];
+        for kind in 0..=255 {
+            assert_eq!(is_error(kind), !queries.contains(&kind), "type {kind}");
+            assert!(is_error(kind) || !quotes_packet(kind), "type {kind}");
+        }
+    }
+
+    #[test]
+    fn errors_answer_only_what_they_may() {
+        type Row = (&'static str, &'static [u8], &'static [(usize, &'static [u8])], bool);
+        let rows: &[Row] = &[
+            ("TCP", &TCP_SYN, &[], true),
+            ("UDP", &UDP, &[], true),
+            ("SCTP", &SCTP_INIT, &[], true),
+            ("an unknown protocol", &TCP_SYN, &[(23, &[47])], true),
+            ("an echo request", &ECHO, &[], true),
+            ("an ICMP error", &ECHO, &[(34, &[3])], false),
+            ("a redirect", &ECHO, &[(34, &[5])], false),
+            ("an unassigned ICMP type", &ECHO, &[(34, &[200])], false),
+            ("a first fragment", &UDP, &[(20, &[0x20, 0])], true),
+            ("a later fragment", &UDP, &[(20, &[0, 1])], false),
+            ("from 0.0.0.0", &UDP, &[(26, &[0, 0, 0, 0])], false),
+            ("from 0.1.2.3", &UDP, &[(26, &[0, 1, 2, 3])], false),
+            ("from 1.1.1.1", &UDP, &[(26, &[1, 1, 1, 1])], true),
+            ("from loopback", &UDP, &[(26, &[127, 0, 0, 1])], false),
+            ("from 128.0.0.1", &UDP, &[(26, &[128, 0, 0, 1])], true),
+            ("from the last unicast address", &UDP, &[(26, &[223, 255, 255, 255])], true),
+            ("from multicast", &UDP, &[(26, &[224, 0, 0, 1])], false),
+            ("from class E", &UDP, &[(26, &[240, 0, 0, 1])], false),
+            ("from broadcast", &UDP, &[(26, &[255, 255, 255, 255])], false),
+            ("to multicast", &UDP, &[(30, &[224, 0, 0, 1])], false),
+            ("to broadcast", &UDP, &[(30, &[255, 255, 255, 255])], false),
+        ];
+        for &(what, frame, patches, expected) in rows {
+            let packet = ipv4(&patched(frame, patches));
+            assert_eq!(may_answer_with_error(&packet, DIRECTOR_MAC), expected, "{what}");
+            assert!(!may_answer_with_error(&packet, MacAddr::BROADCAST), "{what}, by broadcast");
+            let group = MacAddr([1, 0, 0x5e, 0, 0, 1]);
+            assert!(!may_answer_with_error(&packet, group), "{what}, by multicast");
+        }
+    }
+}

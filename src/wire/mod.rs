@@ -11,6 +11,8 @@ pub mod frame;
 pub mod icmp;
 pub mod mac;
 pub mod packet;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod tcp;
 
 pub use frame::{Frame, Offload};

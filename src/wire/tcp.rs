@@ -68,3 +68,124 @@ fn reset_of(segment: &TcpHeaderSlice<'_>, data_len: usize) -> TcpHeader {
     }
     reset
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+
+    use super::super::samples::*;
+    use super::*;
+    use crate::wire::packet::{Body, Packet, TcpFlags, parse};
+
+    fn ipv4(frame: &[u8]) -> Ipv4 {
+        match parse(frame) {
+            Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
+            other => panic!("expected an IPv4 packet, got {other:?}"),
+        }
+    }
+
+    const SEQUENCE: u32 = 1000;
+    const ACKNOWLEDGEMENT: u32 = 0xffff_fff0;
+
+    /// A segment from the client to the VIP, with right checksums.
+    fn segment(flags: u8, data: &[u8]) -> Vec<u8> {
+        let mut header = TcpHeader::new(40000, 80, SEQUENCE, 64240);
+        header.fin = flags & TcpFlags::FIN != 0;
+        header.syn = flags & TcpFlags::SYN != 0;
+        header.psh = flags & TcpFlags::PSH != 0;
+        header.ack = flags & TcpFlags::ACK != 0;
+        header.acknowledgment_number = ACKNOWLEDGEMENT;
+        header.set_options_raw(&[1, 1, 1, 0]).unwrap();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(CLIENT_MAC.0, DIRECTOR_MAC.0)
+            .ipv4(CLIENT.octets(), VIP.octets(), 64)
+            .tcp_header(header)
+            .write_to_vec(&mut frame, data)
+            .unwrap();
+        frame
+    }
+
+    /// The reset's sequence and acknowledgement numbers and flags, everything else checked.
+    fn read(frame: &[u8]) -> (u32, u32, TcpFlags) {
+        assert_eq!(MacAddr(frame[..6].try_into().unwrap()), CLIENT_MAC);
+        assert_eq!(MacAddr(frame[6..12].try_into().unwrap()), DIRECTOR_MAC);
+        assert_eq!(frame.len(), 14 + 40);
+        let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) =
+            (sliced.net, sliced.transport)
+        else {
+            panic!("not TCP: {frame:02x?}")
+        };
+        let header = ip.header().to_header();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!((header.source, header.destination), (VIP.octets(), CLIENT.octets()));
+        assert_eq!((header.time_to_live, header.total_len), (64, 40));
+        assert!(header.dont_fragment);
+        assert_eq!(Ok(tcp.checksum()), tcp.calc_checksum_ipv4(header.source, header.destination));
+        assert_eq!((tcp.source_port(), tcp.destination_port()), (80, 40000));
+        assert_eq!((tcp.window_size(), tcp.data_offset()), (0, 5));
+        let flags = TcpFlags(tcp.header_slice()[13]);
+        (tcp.sequence_number(), tcp.acknowledgment_number(), flags)
+    }
+
+    #[test]
+    fn a_reset_has_the_numbers_that_rfc_9293_gives_it() {
+        use TcpFlags as F;
+        let reset_and_ack = F(F::RST | F::ACK);
+        let reset = F(F::RST);
+        type Row = (&'static str, u8, &'static [u8], (u32, u32, TcpFlags));
+        let rows: [Row; 7] = [
+            ("SYN", F::SYN, b"", (0, SEQUENCE + 1, reset_and_ack)),
+            ("SYN with data", F::SYN, b"hello", (0, SEQUENCE + 6, reset_and_ack)),
+            ("SYN, FIN and data", F::SYN | F::FIN, b"hello", (0, SEQUENCE + 7, reset_and_ack)),
+            ("data without ACK", 0, b"hello", (0, SEQUENCE + 5, reset_and_ack)),
+            ("nothing at all", 0, b"", (0, SEQUENCE, reset_and_ack)),
+            ("ACK", F::ACK, b"", (ACKNOWLEDGEMENT, 0, reset)),
+            ("FIN, ACK and data", F::FIN | F::ACK, b"hello", (ACKNOWLEDGEMENT, 0, reset)),
+        ];
+        for (what, flags, data, expected) in rows {
+            let mut frame = segment(flags, data);
+            frame.resize(frame.len() + 7, 0xee);
+            let mut buffer = Vec::new();
+            let packet = ipv4(&frame);
+            let result = emit_reset(&mut buffer, &frame, &packet, DIRECTOR_MAC, false);
+            assert_eq!(result, Ok(()), "{what}");
+            assert_eq!(read(&buffer), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_acknowledgement_wraps() {
+        let mut frame = TCP_SYN;
+        frame[38..42].copy_from_slice(&u32::MAX.to_be_bytes());
+        let mut buffer = Vec::new();
+        emit_reset(&mut buffer, &frame, &ipv4(&frame), DIRECTOR_MAC, true).unwrap();
+        assert_eq!(read(&buffer), (0, 0, TcpFlags(TcpFlags::RST | TcpFlags::ACK)));
+    }
+
+    #[test]
+    fn a_wrong_checksum_gets_nothing_unless_it_is_still_to_be_completed() {
+        let mut wrong = TCP_SYN;
+        wrong[50] ^= 1;
+        let packet = ipv4(&wrong);
+        let mut buffer = Vec::new();
+        assert_eq!(emit_reset(&mut buffer, &wrong, &packet, DIRECTOR_MAC, false), Err(BadChecksum));
+        assert!(buffer.is_empty());
+        assert_eq!(emit_reset(&mut buffer, &wrong, &packet, DIRECTOR_MAC, true), Ok(()));
+        read(&buffer);
+    }
+
+    #[test]
+    fn a_fragment_gets_nothing() {
+        let fragment = patched(&TCP_SYN, &[(20, &[0x20, 0])]);
+        let mut buffer = Vec::new();
+        for checksum_pending in [false, true] {
+            let packet = ipv4(&fragment);
+            assert_eq!(
+                emit_reset(&mut buffer, &fragment, &packet, DIRECTOR_MAC, checksum_pending),
+                Err(BadChecksum)
+            );
+            assert!(buffer.is_empty());
+        }
+    }
+}
