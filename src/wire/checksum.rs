@@ -44,6 +44,18 @@ pub fn verify_icmp(frame: &[u8], packet: &Ipv4) -> Result<(), BadChecksum> {
     if is_complete(whole_payload(frame, packet)?) { Ok(()) } else { Err(BadChecksum) }
 }
 
+/// Whether an IPv4 header, its own checksum included, adds up. On the path of every frame: a
+/// header without options takes five loads and no loop.
+#[inline]
+pub(super) fn is_ipv4_header_complete(header: &[u8]) -> bool {
+    let Ok(header) = <&[u8; 20]>::try_from(header) else { return is_complete(header) };
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    // One's complement minds neither the width of the words nor their byte order (RFC 1071, 2),
+    // and its zero is every multiple of 0xffff. The version keeps the sum itself from being 0.
+    sum.is_multiple_of(0xffff)
+}
+
 /// Whether `bytes`, their own checksum among them, add up.
 #[inline]
 pub(super) fn is_complete(bytes: &[u8]) -> bool {
@@ -155,6 +167,18 @@ mod tests {
         assert_eq!(verify_icmp(&fragment, &ipv4(&fragment)), Err(BadChecksum));
         let packet = ipv4(&TCP_SYN);
         assert_eq!(verify_transport(&TCP_SYN[..53], &packet), Err(BadChecksum));
+    }
+
+    #[test]
+    fn the_fast_sum_of_a_header_is_the_sum() {
+        let header = &TCP_SYN[14..34];
+        assert!(is_ipv4_header_complete(header));
+        assert!(is_ipv4_header_complete(&TCP_DATA_WITH_IP_OPTIONS[14..38]));
+        for checksum in 0..=u16::MAX {
+            let mut other: [u8; 20] = header.try_into().unwrap();
+            other[10..12].copy_from_slice(&checksum.to_be_bytes());
+            assert_eq!(is_ipv4_header_complete(&other), is_complete(&other), "{checksum:#06x}");
+        }
     }
 
     /// RFC 1071, section 3: the words 0001 f203 f4f5 f6f7 sum to ddf2.

@@ -222,7 +222,7 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Ipv4, Malformed> {
     let header_len = header.slice().len();
     let total_len = header.total_len();
     let payload = bytes.get(header_len..usize::from(total_len)).ok_or(Malformed::Ipv4Header)?;
-    if !checksum::is_complete(header.slice()) {
+    if !checksum::is_ipv4_header_complete(header.slice()) {
         return Err(Malformed::Ipv4Checksum);
     }
     let fragment_offset = header.fragments_offset().byte_offset();
