@@ -222,3 +222,292 @@ fn line(reply: &Reply) -> Vec<u8> {
     bytes.push(b'\n');
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use mio::{Events, Poll};
+    use tempfile::TempDir;
+
+    use super::super::tokens::Subject;
+    use super::*;
+    use crate::director::Command;
+    use crate::shell::protocol::ShellCommand;
+
+    /// A control socket whose answers are a status of any length, and reloads that never end.
+    struct Fixture {
+        poll: Poll,
+        control: Control,
+        now: Instant,
+        /// Bytes of an answer.
+        len: usize,
+        waiting: Vec<ClientId>,
+        directory: TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let directory = tempfile::tempdir().unwrap();
+            let mut control = Control::bind(&directory.path().join("vipr.sock")).unwrap();
+            let poll = Poll::new().unwrap();
+            control.register(poll.registry()).unwrap();
+            let now = Instant::ZERO;
+            Fixture { poll, control, now, len: 10, waiting: Vec::new(), directory }
+        }
+
+        fn connect(&self) -> Client {
+            let stream = UnixStream::connect(self.directory.path().join("vipr.sock")).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            Client(BufReader::new(stream))
+        }
+
+        /// Serves until there is nothing to do.
+        fn serve(&mut self) {
+            let mut events = Events::with_capacity(64);
+            loop {
+                self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+                for event in &events {
+                    match Subject::from(event.token()) {
+                        Subject::Control => self.control.wake_listener(),
+                        Subject::ControlClient(key) => self.control.wake_client(key),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                if !self.control.has_work() {
+                    return;
+                }
+                let (len, waiting) = (self.len, &mut self.waiting);
+                self.control.work(self.poll.registry(), self.now, |client, request| {
+                    if request == Request::Shell(ShellCommand::Reload) {
+                        waiting.push(client);
+                        return None;
+                    }
+                    assert_eq!(request, Request::Director(Command::Status));
+                    Some(Reply::Error("x".repeat(len)))
+                });
+            }
+        }
+    }
+
+    /// One that never blocks.
+    struct Client(BufReader<UnixStream>);
+
+    impl Client {
+        fn send(&mut self, text: &[u8]) {
+            self.0.get_mut().write_all(text).unwrap();
+        }
+
+        /// The next answer; `None` at the end.
+        fn answer(&mut self) -> Option<String> {
+            let mut line = String::new();
+            match self.0.read_line(&mut line) {
+                Ok(0) => None,
+                Ok(_) => match serde_json::from_str(&line).unwrap() {
+                    Reply::Error(text) => Some(text),
+                    other => panic!("{other:?}"),
+                },
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+
+        fn has_answer(&mut self) -> bool {
+            match self.0.fill_buf() {
+                Ok(_) => true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    const STATUS: &[u8] = b"{\"command\":\"status\"}\n";
+
+    #[test]
+    fn a_socket_is_private_and_goes_with_its_router() {
+        let fixture = Fixture::new();
+        let path = fixture.directory.path().join("vipr.sock");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(Control::bind(&path), Err(BindError::AlreadyRunning(_))));
+        drop(fixture.control);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_dead_routers_socket_is_replaced_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vipr.sock");
+        drop(blocking::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let control = Control::bind(&path).unwrap();
+        // Someone put another in its place: that one stays.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        drop(control);
+        assert!(matches!(Control::bind(&path), Err(BindError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        let nowhere = directory.path().join("none/vipr.sock");
+        let error = Control::bind(&nowhere).err().unwrap().to_string();
+        assert!(error.contains("none/vipr.sock") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn every_line_gets_its_answer_in_order() {
+        let mut fixture = Fixture::new();
+        let mut client = fixture.connect();
+        // In pieces, with blank lines, and the last without its line feed.
+        client.send(b"{\"command\":");
+        fixture.serve();
+        assert!(!client.has_answer());
+        client.send(b"\"status\"}\n\n  \r\nnonsense\n{\"command\":\"status\"}");
+        client.0.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        fixture.serve();
+        assert_eq!(client.answer().as_deref(), Some("xxxxxxxxxx"));
+        assert!(client.answer().unwrap().starts_with("not a JSON value"));
+        assert_eq!(client.answer().as_deref(), Some("xxxxxxxxxx"));
+        assert_eq!(client.answer(), None);
+    }
+
+    #[test]
+    fn a_request_without_end_is_cut_off() {
+        let mut fixture = Fixture::new();
+        let mut client = fixture.connect();
+        let mut sent = 0;
+        while sent <= 2 * REQUEST_LEN_MAX {
+            match client.0.get_mut().write(&[b' '; 4096]) {
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => fixture.serve(),
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        fixture.serve();
+        assert!(client.answer().unwrap().contains("65536 bytes"));
+        assert_eq!(client.answer(), None);
+        // The longest request there can be passes.
+        let mut client = fixture.connect();
+        let mut line = vec![b' '; REQUEST_LEN_MAX - STATUS.len()];
+        line.extend_from_slice(STATUS);
+        for part in line.chunks(4096) {
+            client.send(part);
+            fixture.serve();
+        }
+        assert_eq!(client.answer().as_deref(), Some("xxxxxxxxxx"));
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_holds_up_nobody_and_loses_nothing() {
+        let mut fixture = Fixture::new();
+        fixture.len = 4 << 20;
+        let mut slow = fixture.connect();
+        for _ in 0..3 {
+            slow.send(STATUS);
+        }
+        fixture.serve();
+        let mut quick = fixture.connect();
+        fixture.len = 10;
+        quick.send(STATUS);
+        fixture.serve();
+        assert!(quick.answer().is_some());
+
+        // It begins to read: the first answer is the long one, the others were not asked before.
+        let (mut received, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while received.iter().filter(|byte| **byte == b'\n').count() < 3 {
+            match slow.0.read(&mut buffer) {
+                Ok(len) => received.extend_from_slice(&buffer[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => fixture.serve(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let lens: Vec<usize> = received.split(|byte| *byte == b'\n').map(<[u8]>::len).collect();
+        let frame = r#"{"error":""}"#.len();
+        assert_eq!(lens, [frame + (4 << 20), frame + 10, frame + 10, 0]);
+    }
+
+    #[test]
+    fn one_client_too_many_is_told_so_and_room_is_used_again() {
+        let mut fixture = Fixture::new();
+        let mut clients: Vec<Client> = (0..CLIENTS_MAX).map(|_| fixture.connect()).collect();
+        fixture.serve();
+        let mut refused = fixture.connect();
+        fixture.serve();
+        assert!(refused.answer().unwrap().contains("16 clients"));
+        assert_eq!(refused.answer(), None);
+        for client in &mut clients {
+            client.send(STATUS);
+        }
+        fixture.serve();
+        assert!(clients.iter_mut().all(|client| client.answer().is_some()));
+        clients.pop();
+        fixture.serve();
+        let mut next = fixture.connect();
+        next.send(STATUS);
+        fixture.serve();
+        assert!(next.answer().is_some());
+    }
+
+    #[test]
+    fn idle_clients_go_and_waiting_ones_stay() {
+        let mut fixture = Fixture::new();
+        let (mut idle, mut waiting) = (fixture.connect(), fixture.connect());
+        waiting.send(b"{\"command\":\"reload\"}\n");
+        fixture.serve();
+        assert_eq!(fixture.control.poll_timeout(), Some(Instant::ZERO + IDLE_MAX));
+        fixture.now += IDLE_MAX * 100;
+        fixture.control.handle_timeout(fixture.poll.registry(), fixture.now);
+        assert_eq!(idle.answer(), None);
+        assert_eq!(fixture.control.poll_timeout(), None);
+
+        let client = fixture.waiting[0];
+        fixture.control.answer(client, fixture.now, &Reply::Error("later".to_owned()));
+        fixture.serve();
+        assert_eq!(waiting.answer().as_deref(), Some("later"));
+    }
+
+    #[test]
+    fn an_answer_to_one_who_left_does_not_reach_the_next() {
+        let mut fixture = Fixture::new();
+        let mut gone = fixture.connect();
+        gone.send(b"{\"command\":\"reload\"}\n");
+        fixture.serve();
+        drop(gone);
+        fixture.serve();
+        let mut next = fixture.connect();
+        fixture.serve();
+        let client = fixture.waiting[0];
+        fixture.control.answer(client, fixture.now, &Reply::Error("later".to_owned()));
+        fixture.serve();
+        assert!(!next.has_answer());
+    }
+
+    #[test]
+    fn many_clients_at_once_are_all_served() {
+        let mut fixture = Fixture::new();
+        let path = fixture.directory.path().join("vipr.sock");
+        let clients: Vec<_> = (0..12)
+            .map(|_| {
+                let path = path.clone();
+                thread::spawn(move || {
+                    let mut stream = UnixStream::connect(path).unwrap();
+                    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                    for _ in 0..50 {
+                        stream.write_all(STATUS).unwrap();
+                    }
+                    let lines = BufReader::new(stream).lines().take(50);
+                    lines.filter(|line| line.as_ref().unwrap().contains("xxx")).count()
+                })
+            })
+            .collect();
+        while !clients.iter().all(thread::JoinHandle::is_finished) {
+            fixture.serve();
+            thread::yield_now();
+        }
+        for client in clients {
+            assert_eq!(client.join().unwrap(), 50);
+        }
+    }
+}

@@ -4,17 +4,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Diagnostics, Snapshot};
-
-/// Bytes of a configuration file, at most: tens of thousands of real servers.
-pub const FILE_LEN_MAX: u64 = 16 << 20;
+use crate::config::{self, Diagnostics, Snapshot, TEXT_BYTES_MAX};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("configuration {}: {source}{}", path.display(), remedy(source))]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("configuration {}: larger than {FILE_LEN_MAX} bytes", path.display())]
+    #[error("configuration {}: larger than {TEXT_BYTES_MAX} bytes", path.display())]
     TooLarge { path: PathBuf },
     #[error("configuration {}: not UTF-8 text (first wrong byte at offset {offset})", path.display())]
     NotText { path: PathBuf, offset: usize },
@@ -38,8 +35,8 @@ pub fn read(path: &Path) -> Result<String, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_LEN_MAX {
+    file.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > TEXT_BYTES_MAX {
         return Err(LoadError::TooLarge { path: path.to_owned() });
     }
     String::from_utf8(bytes).map_err(|error| LoadError::NotText {
@@ -73,7 +70,7 @@ mod tests {
         assert!(message(directory.path()).contains("directory"));
         fs::write(&path, b"name = \"\xff\"").unwrap();
         assert!(message(&path).contains("offset 8"));
-        fs::write(&path, vec![b'#'; FILE_LEN_MAX as usize + 1]).unwrap();
+        fs::write(&path, vec![b'#'; TEXT_BYTES_MAX + 1]).unwrap();
         assert!(message(&path).contains("larger"));
         fs::write(&path, "# fine").unwrap();
         assert_eq!(read(&path).unwrap(), "# fine");

@@ -13,7 +13,7 @@ use mio::{Interest, Registry};
 use super::tokens;
 use crate::config::snapshot::Segment;
 use crate::director::{Instant, SegmentId};
-use crate::port::{Batch, Port, Readiness};
+use crate::port::{Batch, Port, Readiness, TapConfig, TapPort};
 use crate::wire::Offload;
 
 /// The first pause before a port is opened again.
@@ -306,4 +306,18 @@ fn same_device(a: &Segment, b: &Segment) -> bool {
         (Arc::clone(&segment.tap), segment.bridge.clone(), segment.mtu)
     };
     device(a) == device(b)
+}
+
+/// Opens TAPs.
+#[derive(Clone, Copy, Debug)]
+pub struct Taps;
+
+impl Opener for Taps {
+    type Port = TapPort;
+
+    fn open(&mut self, segment: &Segment) -> Result<TapPort, OpenError> {
+        let config =
+            TapConfig { tap: &segment.tap, bridge: segment.bridge.as_deref(), mtu: segment.mtu };
+        Ok(TapPort::open(&config)?)
+    }
 }

@@ -301,3 +301,275 @@ impl Reader {
         next.error = Some(error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// How long nothing must happen for a test to believe that nothing will.
+    const QUIET: Duration = Duration::from_millis(250);
+
+    fn text(weight: u32) -> String {
+        format!(
+            r#"
+            [segment.lan]
+            role = "both"
+            tap = "vipr-test"
+            address = ["192.0.2.2/24"]
+            [[service]]
+            vip = "192.0.2.10"
+            protocol = "tcp"
+            ports = 80
+            scheduler = "wrr"
+            [[service.real_server]]
+            name = "rs1"
+            address = "192.0.2.11"
+            weight = {weight}
+            "#
+        )
+    }
+
+    fn weight(configuration: &Configuration) -> u32 {
+        configuration.snapshot.services[0].real_servers[0].weight
+    }
+
+    struct Fixture {
+        watch: Watch,
+        woken: Receiver<()>,
+        /// Below it, `conf/vipr.toml` is watched.
+        root: TempDir,
+    }
+
+    impl Fixture {
+        /// Watches `conf/vipr.toml`, which `set_up` has written with weight 1.
+        fn new(set_up: fn(&Path)) -> Fixture {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("conf")).unwrap();
+            set_up(root.path());
+            let loaded = Loaded::read(&root.path().join("conf/vipr.toml")).unwrap();
+            let (sender, woken) = mpsc::channel();
+            let watch = Watch::start(loaded, move || drop(sender.send(()))).unwrap();
+            let mut fixture = Fixture { watch, woken, root };
+            // Nothing is missed from here on.
+            fixture.reload();
+            fixture
+        }
+
+        fn plain() -> Fixture {
+            Fixture::new(|root| fs::write(root.join("conf/vipr.toml"), text(1)).unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.root.path().join("conf/vipr.toml")
+        }
+
+        fn until(&mut self, what: &str, holds: impl Fn(&Configuration) -> bool) -> Configuration {
+            let end = Instant::now() + PATIENCE;
+            loop {
+                let configuration = self.watch.configuration();
+                if holds(configuration) {
+                    return Configuration::clone(configuration);
+                }
+                let left = end.saturating_duration_since(Instant::now());
+                if self.woken.recv_timeout(left).is_err() {
+                    panic!("{what}: still {:?}", self.watch.configuration());
+                }
+            }
+        }
+
+        fn reload(&mut self) -> Configuration {
+            let number = self.watch.reload().unwrap();
+            self.until("reload", |configuration| configuration.answered == number)
+        }
+
+        /// Waits until nothing happens any more.
+        fn settled(&mut self) -> Configuration {
+            while self.woken.recv_timeout(QUIET).is_ok() {}
+            Configuration::clone(self.watch.configuration())
+        }
+    }
+
+    fn write(root: &Path, text: &str) {
+        fs::write(root.join("conf/vipr.toml"), text).unwrap();
+    }
+
+    fn rename_over(root: &Path, text: &str) {
+        fs::write(root.join("conf/vipr.toml.new"), text).unwrap();
+        fs::rename(root.join("conf/vipr.toml.new"), root.join("conf/vipr.toml")).unwrap();
+    }
+
+    fn rename_over_from_elsewhere(root: &Path, text: &str) {
+        fs::write(root.join("new"), text).unwrap();
+        fs::rename(root.join("new"), root.join("conf/vipr.toml")).unwrap();
+    }
+
+    fn delete_and_recreate(root: &Path, text: &str) {
+        fs::remove_file(root.join("conf/vipr.toml")).unwrap();
+        fs::write(root.join("conf/vipr.toml"), text).unwrap();
+    }
+
+    fn move_away_and_recreate(root: &Path, text: &str) {
+        fs::rename(root.join("conf/vipr.toml"), root.join("conf/vipr.toml~")).unwrap();
+        fs::write(root.join("conf/vipr.toml"), text).unwrap();
+    }
+
+    fn truncate_and_append(root: &Path, text: &str) {
+        use std::io::Write;
+
+        let mut file = fs::File::create(root.join("conf/vipr.toml")).unwrap();
+        let (head, tail) = text.as_bytes().split_at(text.len() / 2);
+        file.write_all(head).unwrap();
+        thread::yield_now();
+        file.write_all(tail).unwrap();
+    }
+
+    fn replace_directory(root: &Path, text: &str) {
+        fs::create_dir(root.join("new")).unwrap();
+        fs::write(root.join("new/vipr.toml"), text).unwrap();
+        fs::rename(root.join("conf"), root.join("old")).unwrap();
+        fs::rename(root.join("new"), root.join("conf")).unwrap();
+    }
+
+    fn delete_and_recreate_directory(root: &Path, text: &str) {
+        fs::remove_dir_all(root.join("conf")).unwrap();
+        fs::create_dir(root.join("conf")).unwrap();
+        fs::write(root.join("conf/vipr.toml"), text).unwrap();
+    }
+
+    #[test]
+    fn one_edit_is_one_reload_however_it_is_made() {
+        let ways: [(&str, fn(&Path, &str)); 8] = [
+            ("written in place", write),
+            ("renamed over", rename_over),
+            ("renamed over from another directory", rename_over_from_elsewhere),
+            ("deleted and made again", delete_and_recreate),
+            ("moved away and made again", move_away_and_recreate),
+            ("truncated and written in pieces", truncate_and_append),
+            ("its directory replaced", replace_directory),
+            ("its directory deleted and made again", delete_and_recreate_directory),
+        ];
+        for (way, edit) in ways {
+            let mut fixture = Fixture::plain();
+            edit(fixture.root.path(), &text(2));
+            fixture.until(way, |configuration| weight(configuration) == 2);
+            // And it goes on being watched.
+            write(fixture.root.path(), &text(3));
+            fixture.until(way, |configuration| weight(configuration) == 3);
+            let last = fixture.settled();
+            assert_eq!((last.serial, last.error), (3, None), "{way}");
+        }
+    }
+
+    /// As a ConfigMap is mounted.
+    fn mount(root: &Path) {
+        fs::create_dir(root.join("conf/..1")).unwrap();
+        fs::write(root.join("conf/..1/vipr.toml"), text(1)).unwrap();
+        symlink("..1", root.join("conf/..data")).unwrap();
+        symlink("..data/vipr.toml", root.join("conf/vipr.toml")).unwrap();
+    }
+
+    #[test]
+    fn a_swapped_symlink_is_an_edit_of_what_it_leads_to() {
+        let mut fixture = Fixture::new(mount);
+        for new in 2..5 {
+            let conf = fixture.root.path().join("conf");
+            let name = format!("..{new}");
+            fs::create_dir(conf.join(&name)).unwrap();
+            fs::write(conf.join(&name).join("vipr.toml"), text(new)).unwrap();
+            symlink(&name, conf.join("..data_tmp")).unwrap();
+            fs::rename(conf.join("..data_tmp"), conf.join("..data")).unwrap();
+            fs::remove_dir_all(conf.join(format!("..{}", new - 1))).unwrap();
+            fixture.until("swap", |configuration| weight(configuration) == new);
+        }
+        assert_eq!(fixture.settled().serial, 4);
+    }
+
+    #[test]
+    fn what_a_symlink_leads_to_is_watched_where_it_is() {
+        let mut fixture = Fixture::new(|root| {
+            fs::create_dir(root.join("elsewhere")).unwrap();
+            fs::write(root.join("elsewhere/real.toml"), text(1)).unwrap();
+            symlink("../elsewhere/real.toml", root.join("conf/vipr.toml")).unwrap();
+        });
+        fs::write(fixture.root.path().join("elsewhere/real.toml"), text(2)).unwrap();
+        fixture.until("edit", |configuration| weight(configuration) == 2);
+        assert_eq!(fixture.settled().serial, 2);
+    }
+
+    #[test]
+    fn edits_in_quick_succession_end_with_the_last_and_do_not_wait_for_the_end() {
+        let mut fixture = Fixture::plain();
+        let end = Instant::now() + Duration::from_millis(800);
+        let (mut last, mut seen_underway) = (1, 0);
+        while Instant::now() < end {
+            last += 1;
+            write(fixture.root.path(), &text(last));
+            thread::sleep(Duration::from_millis(10));
+            seen_underway = fixture.watch.configuration().serial;
+        }
+        assert!(seen_underway > 2, "steady edits starve the watch");
+        fixture.until("last edit", |configuration| weight(configuration) == last);
+        assert_eq!(fixture.settled().error, None);
+    }
+
+    #[test]
+    fn reading_touching_and_neighbors_are_no_edits() {
+        let mut fixture = Fixture::plain();
+        fs::read(fixture.path()).unwrap();
+        write(fixture.root.path(), &text(1));
+        fs::write(fixture.root.path().join("conf/other.toml"), "x").unwrap();
+        assert!(fixture.woken.recv_timeout(QUIET).is_err());
+        assert_eq!(fixture.watch.configuration().serial, 1);
+    }
+
+    #[test]
+    fn a_bad_file_leaves_the_running_one_in_force_until_it_is_mended() {
+        let mut fixture = Fixture::plain();
+        let bad = |configuration: &Configuration| configuration.error.is_some();
+        let good = |configuration: &Configuration| configuration.error.is_none();
+
+        write(fixture.root.path(), "wieght = 1\n");
+        let refused = fixture.until("a bad file", bad);
+        assert_eq!((refused.serial, refused.failures, weight(&refused)), (1, 1, 1));
+        assert!(refused.error.unwrap().contains("wieght"));
+
+        // Mended to what it was: nothing to load.
+        write(fixture.root.path(), &text(1));
+        let mended = fixture.until("the old file", good);
+        assert_eq!((mended.serial, mended.failures), (1, 1));
+
+        fs::remove_file(fixture.path()).unwrap();
+        let missing = fixture.until("no file", bad);
+        assert_eq!((missing.serial, missing.failures), (1, 2));
+        assert!(missing.error.unwrap().contains("vipr.toml"));
+
+        fs::remove_dir(fixture.root.path().join("conf")).unwrap();
+        fs::create_dir(fixture.root.path().join("conf")).unwrap();
+        write(fixture.root.path(), &text(2));
+        let mended = fixture.until("a new file", |configuration| weight(configuration) == 2);
+        assert_eq!((mended.serial, mended.error), (2, None));
+    }
+
+    #[test]
+    fn a_reload_is_answered_whatever_the_file_is() {
+        let mut fixture = Fixture::plain();
+        let unchanged = fixture.reload();
+        assert_eq!((unchanged.serial, unchanged.error), (1, None));
+
+        write(fixture.root.path(), &text(2));
+        assert_eq!(fixture.reload().serial, 2);
+
+        write(fixture.root.path(), "[segment");
+        let failures = fixture.reload().failures;
+        assert!(fixture.reload().error.is_some());
+        assert!(fixture.settled().failures > failures, "each refused reload is counted");
+        assert_eq!(weight(&fixture.settled()), 2);
+    }
+}
