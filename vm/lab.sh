@@ -2,7 +2,7 @@
 # A direct-routing cluster in network namespaces: a client, a director's host with its bridges, and
 # real servers (nginx) that have the VIP on lo and hide it from ARP.
 #
-#     vm/lab.sh probe                 says what this machine lacks for it (exit 1 if anything)
+#     vm/lab.sh probe [PROGRAM...]    says what this machine lacks for it (exit 1 if anything)
 #     vm/lab.sh run COMMAND [ARG...]  runs a command in a private environment, as root of it
 #     vm/lab.sh shell [one-arm]       the cluster with vipr running, and a shell in it
 #
@@ -75,6 +75,16 @@ lab_real_server() {
     lab_cable "$name" front "$(lab_front_mac "$1")" br-vip
     ip -n "$name" address add "192.0.2.1$1/24" dev front
     lab_nginx "$name"
+}
+
+# Removes the cluster and ends what runs in it.
+lab_down() {
+    local namespace
+    for namespace in director client "${REAL_SERVERS[@]/#/rs}"; do
+        ip netns pids "$namespace" | xargs -r kill
+        ip netns delete "$namespace"
+    done
+    rm -rf "${LAB_DIR:?}"/*
 }
 
 # Real server N: the address and MAC that vipr knows it by, and the MACs of its cards.
@@ -186,6 +196,21 @@ lab_vipr() {
     lab_in director "$VIPR" "$@"
 }
 
+# A value of `status --json`, by a jq filter: `lab_status .generation`.
+lab_status() {
+    lab_vipr status --json | jq -r "$1"
+}
+
+lab_status_is() {
+    [[ $(lab_status "$1") == "$2" ]]
+}
+
+# Checks that every frame vipr received is accounted for.
+lab_expect_balance() {
+    lab_expect "received = forwarded + replied + consumed + held + dropped" "$(lab_status \
+        '.counters | .received == .forwarded + .replied + .consumed + .held + .dropped')" true
+}
+
 lab_vipr_is_up() {
     # No socket yet, or no answer yet: not up. A dead vipr never will be.
     kill -0 "$VIPR_PID" 2>/dev/null || lab_fail "vipr ended: $(cat "$LAB_DIR/vipr.log")"
@@ -213,6 +238,11 @@ lab_wait() {
     done
 }
 
+# Whether a file is there and has a text in it.
+lab_says() {
+    grep -qF -e "$2" "$1" 2>/dev/null
+}
+
 # Records frames: `lab_capture NAME NAMESPACE CARD [FILTER…]`, until `lab_capture_stop`.
 lab_capture() {
     local name=$1 namespace=$2 card=$3
@@ -220,13 +250,25 @@ lab_capture() {
     lab_exec "$namespace" tcpdump -i "$card" -n -U --immediate-mode -B 8192 -s 0 -Z root \
         -w "$LAB_DIR/$name.pcap" "$@" 2>"$LAB_DIR/$name.tcpdump" &
     CAPTURES+=("$name:$!")
-    lab_wait 10 "tcpdump on $card of $namespace" grep -q 'listening on' "$LAB_DIR/$name.tcpdump" ||
+    lab_wait 10 "tcpdump on $card of $namespace" lab_says "$LAB_DIR/$name.tcpdump" "listening on" ||
         lab_fail "$(cat "$LAB_DIR/$name.tcpdump")"
+}
+
+# Waits until the captures have written what there was: no file grows any more.
+lab_capture_settle() {
+    local before="" now
+    now=$(stat -c %s "$LAB_DIR"/*.pcap)
+    while [[ $now != "$before" ]]; do
+        sleep 0.1
+        before=$now
+        now=$(stat -c %s "$LAB_DIR"/*.pcap)
+    done
 }
 
 # Ends all captures. A capture that lost frames proves nothing.
 lab_capture_stop() {
     local capture name
+    lab_capture_settle
     for capture in "${CAPTURES[@]}"; do
         name=${capture%:*}
         kill -TERM "${capture#*:}"
@@ -255,26 +297,56 @@ lab_client_arp() {
     lab_in client ip -4 neigh show "$1" dev front | sed -n 's/.* lladdr \([^ ]*\).*/\1/p'
 }
 
+# The MACs that answered ARP for an address, as the client's capture `client` has it, a line each.
+lab_arp_answerers() {
+    lab_capture_settle
+    tcpdump -r "$LAB_DIR/client.pcap" -n -Z root "arp[6:2] = 2" 2>/dev/null |
+        sed -n "s/.* Reply ${1//./\\.} is-at \\([0-9a-f:]*\\).*/\\1/p" | sort -u
+}
+
+# Asks by ARP, from a namespace's card, for an address: `answered` or `silence`.
+lab_arping() {
+    if lab_in "$1" arping -q -f -c 2 -w 2 -I "$2" "$3" 2>/dev/null; then echo answered; else echo silence; fi
+}
+
 # N requests, a connection each; prints the answers, a line each.
 lab_requests() {
     lab_in client curl -sS --max-time 20 --connect-timeout 5 -H 'Connection: close' \
         "http://$VIP/?[1-$1]"
 }
 
+# Turns answers, a line each, into "30 rs1, 20 rs2".
+lab_tally() {
+    sort | uniq -c | awk '{ printf "%s%d %s", separator, $1, $2; separator = ", " }'
+}
+
+# Checks a value: `lab_expect WHAT ACTUAL EXPECTED`.
+lab_expect() {
+    [[ $2 == "$3" ]] || lab_fail "$1: expected '$3', got '$2'"
+    echo "ok: $1: ${2//$'\n'/ }"
+}
+
+# Says what went wrong, and what vipr said, and ends the script, from a subshell too.
 lab_fail() {
-    printf '%s: FAILED: %s\n' "${0##*/}" "$*" >&2
-    # Also out of command substitutions and subshells.
-    kill -TERM "$$"
+    {
+        printf '%s: FAILED: %s\n' "${0##*/}" "$*"
+        if [[ -e $LAB_DIR/vipr.log ]]; then
+            echo "-- the end of vipr's log:"
+            tail -n 30 "$LAB_DIR/vipr.log"
+        fi
+    } >&2
+    ((BASHPID == $$)) || kill -TERM "$$"
     exit 1
 }
 
 # ---- The private environment -------------------------------------------------------------------
 
 # What this machine lacks, a line each; nothing if the lab can run.
+# Beside its own programs, those that are named.
 lab_missing() {
     local tool
-    for tool in ip unshare nsenter setpriv nginx curl tcpdump; do
-        command -v "$tool" >/dev/null || echo "the program $tool (vm/install-deps.sh demo installs it)"
+    for tool in ip unshare nsenter setpriv nginx curl tcpdump arping "$@"; do
+        command -v "$tool" >/dev/null || echo "the program $tool (vm/install-deps.sh demo test)"
     done
     if [[ ! -c /dev/net/tun ]]; then
         echo "/dev/net/tun (as root: modprobe tun)"
@@ -303,9 +375,19 @@ lab_run() {
     setpriv --pdeathsig KILL unshare "${UNSHARE[@]}" \
         "$BASH" "$LAB_ROOT/vm/lab.sh" inside "$@" <&0 &
     environment=$!
-    trap 'kill -KILL "$environment"; wait "$environment"; trap - EXIT; exit 130' INT TERM HUP
+    trap 'lab_interrupted "$environment"' INT TERM HUP
     wait "$environment" || status=$?
     return "$status"
+}
+
+lab_interrupted() {
+    trap '' INT TERM HUP
+    {
+        kill -KILL "$1"
+        wait "$1"
+    } 2>/dev/null || true
+    echo "lab: interrupted; the cluster is gone with all that was in it" >&2
+    exit 130
 }
 
 # An ordinary user who may not do it here is told why, and what to type; sudo asks on a terminal.
@@ -347,7 +429,7 @@ lab_main() {
     case $command in
         probe)
             local missing
-            missing=$(lab_missing)
+            missing=$(lab_missing "$@")
             [[ -z $missing ]] || { printf '%s\n' "$missing" && exit 1; }
             ;;
         run) lab_run "$@" ;;
@@ -362,7 +444,10 @@ lab_main() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     lab_main "$@"
-elif [[ -z ${LAB_INSIDE:-} ]]; then
+elif [[ ${LAB_INSIDE:-} ]]; then
+    set -E
+    trap 'lab_fail "line $LINENO: $BASH_COMMAND"' ERR
+else
     echo "${0##*/}: run me with vm/lab.sh run" >&2
     exit 1
 fi
