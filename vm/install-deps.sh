@@ -115,7 +115,8 @@ cargo_is_new() {
 
 install_packages() {
     command -v apt-get >/dev/null || fail "no apt-get here; install what Debian calls: $*"
-    if [[ " $* " == *" cargo-web "* ]] && command -v cargo >/dev/null; then
+    if [[ " $* " == *" cargo-web "* ]] && command -v cargo >/dev/null &&
+        ! dpkg -s cargo-web >/dev/null 2>&1; then
         fail "the installed $(cargo --version) is older than $(minimum_rust): update it (rustup update stable), or remove it so that Debian's cargo-web can be installed"
     fi
     local package absent=()
@@ -125,7 +126,7 @@ install_packages() {
     if ((${#absent[@]})); then
         as_root apt-get update -q
         for package in "${absent[@]}"; do
-            has_candidate "$package" || fail "this system has no package '$package' (Debian 12 has it in its security and updates suites); see $0 --no-install for what it is needed for"
+            has_candidate "$package" || fail "this system has no package '$package' that is new enough (Debian 12 has it, with its security suite); $0 --no-install says what it is for"
         done
     fi
     say "installing: $*"
@@ -152,8 +153,14 @@ done
 ROOT
 }
 
+# Whether the lists of packages have this one, and for cargo-web also new enough.
 has_candidate() {
-    [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) =~ 'Candidate: '[^\(] ]]
+    local candidate
+    candidate=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p')
+    case $1 in
+        cargo-web) dpkg --compare-versions "${candidate/(none)/}" ge "$(minimum_rust)" ;;
+        *) [[ -n $candidate && $candidate != "(none)" ]] ;;
+    esac
 }
 
 as_root() {
