@@ -14,6 +14,9 @@ pub struct Id<T> {
 }
 
 impl<T> Id<T> {
+    /// Refers to no entry of any arena.
+    pub const NOWHERE: Id<T> = Id { index: u32::MAX, generation: u32::MAX, of: PhantomData };
+
     /// The slot, for tables kept in parallel; another entry may have it after this one.
     pub const fn index(self) -> usize {
         self.index as usize

@@ -1,6 +1,7 @@
 //! How frames come and go. The only unsafe code of the program is below here.
 
 pub mod batch;
+pub mod pcap;
 
 use std::io;
 use std::os::fd::RawFd;

@@ -1,20 +1,41 @@
 //! The connection table: which real server has which flow, and until when.
+//!
+//! A packet of a known flow touches two cache lines here: one of the index ([`index`]) and its
+//! connection's own. What packets do not need (links of the lists it is in, its template) is
+//! kept beside, in [`links`]. Deadlines are the business of the timer wheel ([`wheel`]), the
+//! meaning of TCP segments that of [`state`].
+//!
+//! Everything is allocated once, at full capacity, and touched only as it fills; nothing here
+//! ever grows, moves or is rehashed. At most 128 bytes a connection, all in.
 
 mod index;
+mod links;
 mod state;
 mod wheel;
 
-pub use state::{ConnectionState, TcpEvent};
+use slab::Slab;
 
+pub use self::index::FlowHash;
+use self::index::Index;
+use self::links::{CLASS, List, NIL, Node};
+pub use self::state::{ConnectionState, TcpEvent};
+use self::wheel::{Wheel, WheelSlot};
 use super::DestinationId;
 use super::flow::FlowKey;
 use super::instant::Instant;
+
+/// Connections at most, whatever the configuration asks for.
+pub const CAPACITY_MAX: u32 = index::CAPACITY_MAX;
 
 /// Refers to a connection for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId {
     slot: u32,
     generation: u32,
+}
+
+impl ConnectionId {
+    const NONE: ConnectionId = ConnectionId { slot: NIL, generation: 0 };
 }
 
 /// What a connection goes by when the table is full: who goes first.
@@ -29,14 +50,30 @@ pub enum Eviction {
     Kept,
 }
 
-/// One connection (or persistence template).
+/// One connection (or persistence template). One cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Connection {
     key: FlowKey,
     /// The real server of the service that has it.
     pub destination: DestinationId,
-    pub state: ConnectionState,
     deadline: Instant,
+    generation: u32,
+    wheel_slot: WheelSlot,
+    pub state: ConnectionState,
+}
+
+impl Connection {
+    #[inline]
+    pub const fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    /// From this moment on the connection counts as gone, whether it has been removed or not.
+    #[inline]
+    pub const fn deadline(&self) -> Instant {
+        self.deadline
+    }
 }
 
 /// The table has no room and nothing in it may be evicted.
@@ -44,16 +81,35 @@ pub struct Connection {
 pub struct TableFull;
 
 /// Connections by key, with deadlines. Fixed capacity.
-pub struct ConnectionTable {}
+pub struct ConnectionTable {
+    capacity: u32,
+    index: Index,
+    entries: Slab<Connection>,
+    /// By slot of `entries`; one for each slot that was ever used.
+    nodes: Vec<Node>,
+    wheel: Wheel,
+    /// By [`Eviction`], in the order in which connections came into the class.
+    evictable: [List<CLASS>; 2],
+}
 
 impl ConnectionTable {
-    /// An empty table for at most `capacity` connections; memory is touched only as it fills.
-    pub fn new(_now: Instant, _capacity: u32, _hash_key: (u64, u64)) -> ConnectionTable {
-        todo!()
+    /// An empty table for at most `capacity` connections (no more than [`CAPACITY_MAX`]);
+    /// memory is touched only as it fills.
+    pub fn new(now: Instant, capacity: u32, hash_key: (u64, u64)) -> ConnectionTable {
+        let capacity = capacity.min(CAPACITY_MAX);
+        ConnectionTable {
+            capacity,
+            index: Index::new(capacity, hash_key),
+            entries: Slab::with_capacity(capacity as usize),
+            nodes: Vec::with_capacity(capacity as usize),
+            wheel: Wheel::new(now),
+            evictable: [List::EMPTY; 2],
+        }
     }
 
+    /// Connections in the table, expired ones that have not been removed yet included.
     pub fn len(&self) -> u32 {
-        todo!()
+        self.entries.len() as u32
     }
 
     pub fn is_empty(&self) -> bool {
@@ -61,16 +117,34 @@ impl ConnectionTable {
     }
 
     pub fn capacity(&self) -> u32 {
-        todo!()
+        self.capacity
     }
 
     /// The connection with this key, expired or not: the deadline is the caller's to check.
-    pub fn find(&self, _key: &FlowKey) -> Option<ConnectionId> {
-        todo!()
+    #[inline]
+    pub fn find(&self, key: &FlowKey) -> Option<ConnectionId> {
+        self.find_hashed(self.hash(key), key)
     }
 
-    pub fn get(&self, _id: ConnectionId) -> Option<&Connection> {
-        todo!()
+    /// The first half of [`Self::find`]: touches no table.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> FlowHash {
+        self.index.hash(key)
+    }
+
+    /// The second half of [`Self::find`].
+    #[inline]
+    pub fn find_hashed(&self, hash: FlowHash, key: &FlowKey) -> Option<ConnectionId> {
+        self.index.candidates(hash).find_map(|slot| {
+            let connection = self.entries.get(slot as usize)?;
+            (connection.key == *key)
+                .then_some(ConnectionId { slot, generation: connection.generation })
+        })
+    }
+
+    #[inline]
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.entries.get(id.slot as usize).filter(|found| found.generation == id.generation)
     }
 
     /// Adds a connection whose key is not in the table.
@@ -79,43 +153,165 @@ impl ConnectionTable {
     /// [`TableFull`] at capacity: the caller evicts ([`Self::oldest`]) or refuses.
     pub fn insert(
         &mut self,
-        _key: FlowKey,
-        _destination: DestinationId,
-        _state: ConnectionState,
-        _deadline: Instant,
+        key: FlowKey,
+        destination: DestinationId,
+        state: ConnectionState,
+        deadline: Instant,
     ) -> Result<ConnectionId, TableFull> {
-        todo!()
+        debug_assert!(self.find(&key).is_none(), "{key:?} is in the table already");
+        if self.len() == self.capacity {
+            return Err(TableFull);
+        }
+        let slot = self.entries.vacant_key() as u32;
+        self.index.insert(self.index.hash(&key), slot).map_err(|_| TableFull)?;
+        if slot as usize == self.nodes.len() {
+            self.nodes.push(Node::UNUSED);
+        }
+        let generation = self.nodes[slot as usize].generation;
+        let wheel_slot = self.wheel.link(&mut self.nodes, slot, deadline);
+        if let Some(list) = list_of(&mut self.evictable, state.eviction()) {
+            list.push(&mut self.nodes, slot);
+        }
+        self.entries.insert(Connection {
+            key,
+            destination,
+            deadline,
+            generation,
+            wheel_slot,
+            state,
+        });
+        Ok(ConnectionId { slot, generation })
     }
 
     /// Notes a packet of a connection: its new state and its new deadline.
-    pub fn update(&mut self, _id: ConnectionId, _state: ConnectionState, _deadline: Instant) {
-        todo!()
+    #[inline]
+    pub fn update(&mut self, id: ConnectionId, state: ConnectionState, deadline: Instant) {
+        let Some(connection) = self
+            .entries
+            .get_mut(id.slot as usize)
+            .filter(|found| found.generation == id.generation)
+        else {
+            return;
+        };
+        let left = connection.state.eviction();
+        connection.state = state;
+        connection.deadline = deadline;
+        if self.wheel.is_late_for(connection.wheel_slot, deadline) {
+            self.wheel.unlink(&mut self.nodes, id.slot, connection.wheel_slot);
+            connection.wheel_slot = self.wheel.link(&mut self.nodes, id.slot, deadline);
+        }
+        if left != state.eviction() {
+            self.change_class(id.slot, left, state.eviction());
+        }
     }
 
-    pub fn remove(&mut self, _id: ConnectionId) -> Option<Connection> {
-        todo!()
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.get(id)?;
+        Some(self.remove_slot(id.slot))
     }
 
-    /// The connection of this class that has been in it longest.
-    pub fn oldest(&self, _class: Eviction) -> Option<ConnectionId> {
-        todo!()
+    /// The connection of this class that has been in it longest. None of those that are kept.
+    pub fn oldest(&self, class: Eviction) -> Option<ConnectionId> {
+        let slot = match class {
+            Eviction::HalfOpen | Eviction::Closing => self.evictable[class as usize].first()?,
+            Eviction::Kept => return None,
+        };
+        Some(ConnectionId { slot, generation: self.nodes[slot as usize].generation })
     }
 
     /// Removes and returns one connection whose deadline has passed.
     ///
     /// Looks at no more than `budget` connections, which it counts down; `None` when there is
     /// none to return or the budget is used up ([`Self::next_wake`] then says "at once").
-    pub fn expire(&mut self, _now: Instant, _budget: &mut u32) -> Option<Connection> {
-        todo!()
+    pub fn expire(&mut self, now: Instant, budget: &mut u32) -> Option<Connection> {
+        while *budget > 0 {
+            let slot = self.wheel.due(now)?;
+            *budget -= 1;
+            let connection = &mut self.entries[slot as usize];
+            if connection.deadline <= now {
+                return Some(self.remove_slot(slot));
+            }
+            self.wheel.unlink(&mut self.nodes, slot, connection.wheel_slot);
+            connection.wheel_slot = self.wheel.link(&mut self.nodes, slot, connection.deadline);
+        }
+        None
     }
 
     /// When [`Self::expire`] next has something to do; may be early, is late by at most a tick.
     pub fn next_wake(&self) -> Option<Instant> {
-        todo!()
+        self.wheel.next_wake()
     }
 
-    /// Up to `limit` connections from slot `cursor` on, and where to go on, if there is more.
-    pub fn page(&self, _cursor: u32, _limit: u32, _visit: impl FnMut(&Connection)) -> Option<u32> {
-        todo!()
+    /// The connections in up to `limit` slots (at least one) from slot `cursor` on, and where
+    /// to go on, if there is more. A page may be empty and not be the last.
+    pub fn page(&self, cursor: u32, limit: u32, mut visit: impl FnMut(&Connection)) -> Option<u32> {
+        let used = self.nodes.len() as u32;
+        let end = cursor.saturating_add(limit.max(1)).min(used);
+        for slot in cursor..end {
+            if let Some(connection) = self.entries.get(slot as usize) {
+                visit(connection);
+            }
+        }
+        (end < used).then_some(end)
+    }
+
+    /// Makes `template` the one that a connection was placed by. A connection has one at most,
+    /// and keeps the first.
+    pub fn set_control(&mut self, id: ConnectionId, template: ConnectionId) {
+        if self.get(id).is_none() || self.get(template).is_none() || self.control(id).is_some() {
+            return;
+        }
+        self.nodes[id.slot as usize].control = template;
+        self.nodes[template.slot as usize].controlled += 1;
+    }
+
+    /// The template that a connection was placed by, if it still lives.
+    pub fn control(&self, id: ConnectionId) -> Option<ConnectionId> {
+        self.get(id)?;
+        let template = self.nodes[id.slot as usize].control;
+        self.get(template).map(|_| template)
+    }
+
+    /// How many connections were placed by this template and still live.
+    pub fn controlled(&self, template: ConnectionId) -> u32 {
+        self.get(template).map_or(0, |_| self.nodes[template.slot as usize].controlled)
+    }
+
+    fn remove_slot(&mut self, slot: u32) -> Connection {
+        let connection = self.entries.remove(slot as usize);
+        self.index.remove(self.index.hash(&connection.key), slot);
+        self.wheel.unlink(&mut self.nodes, slot, connection.wheel_slot);
+        if let Some(list) = list_of(&mut self.evictable, connection.state.eviction()) {
+            list.unlink(&mut self.nodes, slot);
+        }
+        let node = &mut self.nodes[slot as usize];
+        node.generation = node.generation.wrapping_add(1);
+        node.controlled = 0;
+        let template = core::mem::replace(&mut node.control, ConnectionId::NONE);
+        if self.get(template).is_some() {
+            self.nodes[template.slot as usize].controlled -= 1;
+        }
+        connection
+    }
+
+    #[cold]
+    fn change_class(&mut self, slot: u32, left: Eviction, entered: Eviction) {
+        if let Some(list) = list_of(&mut self.evictable, left) {
+            list.unlink(&mut self.nodes, slot);
+        }
+        if let Some(list) = list_of(&mut self.evictable, entered) {
+            list.push(&mut self.nodes, slot);
+        }
     }
 }
+
+/// The list a class is evicted from.
+fn list_of(lists: &mut [List<CLASS>; 2], class: Eviction) -> Option<&mut List<CLASS>> {
+    match class {
+        Eviction::HalfOpen | Eviction::Closing => Some(&mut lists[class as usize]),
+        Eviction::Kept => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,8 @@
 //! The state of a connection as one who sees only the client's half can know it.
+//!
+//! In direct routing the real server answers the client past the director. IPVS has a table of
+//! transitions for that case (the input-only direction of `ip_vs_proto_tcp.c`); these are the
+//! same. Not known here: what the timeouts are set to, and who counts connections.
 
 use core::time::Duration;
 
@@ -40,43 +44,239 @@ pub enum TcpEvent {
     Other,
 }
 
+/// States of TCP come first in [`ConnectionState`], so that they index [`TRANSITIONS`].
+const TCP_STATES: usize = 11;
+
+/// The state after SYN, FIN, ACK, RST, in the order of the states they are seen in.
+const TRANSITIONS: [[ConnectionState; TCP_STATES]; 4] = {
+    use ConnectionState::{
+        Close as Cl, CloseWait as Cw, Established as Es, FinWait as Fw, LastAck as La,
+        Listen as Li, SynRecv as Sr, SynSent as Ss, TimeWait as Tw,
+    };
+    [
+        //None Est SynS SynR FinW TimW Clos CloW LasA List Synack
+        [Sr, Es, Es, Sr, Sr, Sr, Sr, Sr, Sr, Sr, Sr],
+        [Cl, Fw, Ss, Tw, Fw, Tw, Cl, Cw, La, Li, Tw],
+        [Es, Es, Ss, Es, Fw, Tw, Cl, Cw, Cl, Li, Es],
+        [Cl, Cl, Cl, Sr, Cl, Cl, Cl, Cl, La, Li, Cl],
+    ]
+};
+
 impl From<TcpFlags> for TcpEvent {
-    fn from(_flags: TcpFlags) -> TcpEvent {
-        todo!()
+    #[inline]
+    fn from(flags: TcpFlags) -> TcpEvent {
+        if flags.rst() {
+            TcpEvent::Rst
+        } else if flags.syn() {
+            TcpEvent::Syn
+        } else if flags.fin() {
+            TcpEvent::Fin
+        } else if flags.ack() {
+            TcpEvent::Ack
+        } else {
+            TcpEvent::Other
+        }
     }
 }
 
 impl ConnectionState {
     /// The state after a segment from the client (IPVS's input-only transitions).
-    pub const fn after(self, _event: TcpEvent) -> ConnectionState {
-        todo!()
+    ///
+    /// A segment that is none of the four closes. States that are not TCP's stay as they are.
+    #[inline]
+    pub const fn after(self, event: TcpEvent) -> ConnectionState {
+        let row = match event {
+            TcpEvent::Syn => 0,
+            TcpEvent::Fin => 1,
+            TcpEvent::Ack => 2,
+            TcpEvent::Rst => 3,
+            TcpEvent::Other => return if self.is_tcp() { ConnectionState::Close } else { self },
+        };
+        if self.is_tcp() { TRANSITIONS[row][self as usize] } else { self }
     }
 
     /// How long a connection in this state lives without a packet.
     ///
     /// A template's is its service's persistence timeout, not known here; it counts as zero.
-    pub const fn timeout(self, _timeouts: &Timeouts) -> Duration {
-        todo!()
+    #[inline]
+    pub const fn timeout(self, timeouts: &Timeouts) -> Duration {
+        match self {
+            ConnectionState::None => timeouts.tcp_none,
+            ConnectionState::Established => timeouts.tcp_established,
+            ConnectionState::SynSent => timeouts.tcp_syn_sent,
+            ConnectionState::SynRecv => timeouts.tcp_syn_recv,
+            ConnectionState::FinWait => timeouts.tcp_fin_wait,
+            ConnectionState::TimeWait => timeouts.tcp_time_wait,
+            ConnectionState::Close => timeouts.tcp_close,
+            ConnectionState::CloseWait => timeouts.tcp_close_wait,
+            ConnectionState::LastAck => timeouts.tcp_last_ack,
+            ConnectionState::Listen => timeouts.tcp_listen,
+            ConnectionState::Synack => timeouts.tcp_synack,
+            ConnectionState::Udp => timeouts.udp,
+            ConnectionState::Template => Duration::ZERO,
+        }
     }
 
     /// Whether it counts as an *active* connection of its real server.
+    #[inline]
     pub const fn is_active(self) -> bool {
-        todo!()
+        matches!(
+            self,
+            ConnectionState::Established
+                | ConnectionState::SynSent
+                | ConnectionState::SynRecv
+                | ConnectionState::Synack
+        )
     }
 
     /// Whether a SYN may start over in its place: closing, as far as one side shows (IPVS's
     /// `conn_reuse_mode` 2 and one-sided flows: FIN_WAIT, TIME_WAIT, CLOSE).
+    #[inline]
     pub const fn is_reusable(self) -> bool {
-        todo!()
+        matches!(
+            self,
+            ConnectionState::FinWait | ConnectionState::TimeWait | ConnectionState::Close
+        )
     }
 
     /// Who goes first when the table is full.
+    #[inline]
     pub const fn eviction(self) -> Eviction {
-        todo!()
+        match self {
+            ConnectionState::None
+            | ConnectionState::SynSent
+            | ConnectionState::SynRecv
+            | ConnectionState::Synack => Eviction::HalfOpen,
+            ConnectionState::FinWait
+            | ConnectionState::TimeWait
+            | ConnectionState::Close
+            | ConnectionState::CloseWait
+            | ConnectionState::LastAck => Eviction::Closing,
+            ConnectionState::Established
+            | ConnectionState::Listen
+            | ConnectionState::Udp
+            | ConnectionState::Template => Eviction::Kept,
+        }
     }
 
     /// As `ipvsadm -Lnc` prints it.
     pub const fn name(self) -> &'static str {
-        todo!()
+        match self {
+            // IPVS has no state of its own for templates.
+            ConnectionState::None | ConnectionState::Template => "NONE",
+            ConnectionState::Established => "ESTABLISHED",
+            ConnectionState::SynSent => "SYN_SENT",
+            ConnectionState::SynRecv => "SYN_RECV",
+            ConnectionState::FinWait => "FIN_WAIT",
+            ConnectionState::TimeWait => "TIME_WAIT",
+            ConnectionState::Close => "CLOSE",
+            ConnectionState::CloseWait => "CLOSE_WAIT",
+            ConnectionState::LastAck => "LAST_ACK",
+            ConnectionState::Listen => "LISTEN",
+            ConnectionState::Synack => "SYNACK",
+            ConnectionState::Udp => "UDP",
+        }
+    }
+
+    const fn is_tcp(self) -> bool {
+        (self as usize) < TCP_STATES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ConnectionState::*;
+    use super::*;
+
+    const ALL: [ConnectionState; 13] = [
+        None,
+        Established,
+        SynSent,
+        SynRecv,
+        FinWait,
+        TimeWait,
+        Close,
+        CloseWait,
+        LastAck,
+        Listen,
+        Synack,
+        Udp,
+        Template,
+    ];
+
+    #[test]
+    fn segments_move_a_connection_as_in_ipvs() {
+        // State, then the state after SYN, FIN, ACK, RST, and a segment with none of them.
+        let rows = [
+            (None, [SynRecv, Close, Established, Close, Close]),
+            (Established, [Established, FinWait, Established, Close, Close]),
+            (SynSent, [Established, SynSent, SynSent, Close, Close]),
+            (SynRecv, [SynRecv, TimeWait, Established, SynRecv, Close]),
+            (FinWait, [SynRecv, FinWait, FinWait, Close, Close]),
+            (TimeWait, [SynRecv, TimeWait, TimeWait, Close, Close]),
+            (Close, [SynRecv, Close, Close, Close, Close]),
+            (CloseWait, [SynRecv, CloseWait, CloseWait, Close, Close]),
+            (LastAck, [SynRecv, LastAck, Close, LastAck, Close]),
+            (Listen, [SynRecv, Listen, Listen, Listen, Close]),
+            (Synack, [SynRecv, TimeWait, Established, Close, Close]),
+            (Udp, [Udp; 5]),
+            (Template, [Template; 5]),
+        ];
+        assert_eq!(rows.map(|(state, _)| state), ALL, "a row for every state");
+        let events = [TcpEvent::Syn, TcpEvent::Fin, TcpEvent::Ack, TcpEvent::Rst, TcpEvent::Other];
+        for (state, after) in rows {
+            assert_eq!(events.map(|event| state.after(event)), after, "from {state:?}");
+        }
+    }
+
+    #[test]
+    fn the_class_of_a_segment_goes_by_precedence() {
+        const FIN: u8 = TcpFlags::FIN;
+        const SYN: u8 = TcpFlags::SYN;
+        const RST: u8 = TcpFlags::RST;
+        const PSH: u8 = TcpFlags::PSH;
+        const ACK: u8 = TcpFlags::ACK;
+        for (flags, event) in [
+            (FIN | SYN | RST | PSH | ACK, TcpEvent::Rst),
+            (RST | ACK, TcpEvent::Rst),
+            (FIN | SYN | PSH | ACK, TcpEvent::Syn),
+            (SYN, TcpEvent::Syn),
+            (FIN | PSH | ACK, TcpEvent::Fin),
+            (PSH | ACK, TcpEvent::Ack),
+            (PSH, TcpEvent::Other),
+            (0, TcpEvent::Other),
+        ] {
+            assert_eq!(TcpEvent::from(TcpFlags(flags)), event, "flags {flags:#04x}");
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_properties() {
+        use Eviction::{Closing, HalfOpen, Kept};
+        // State, default timeout in seconds, active, reusable, eviction, name.
+        let rows = [
+            (None, 2, false, false, HalfOpen, "NONE"),
+            (Established, 900, true, false, Kept, "ESTABLISHED"),
+            (SynSent, 120, true, false, HalfOpen, "SYN_SENT"),
+            (SynRecv, 60, true, false, HalfOpen, "SYN_RECV"),
+            (FinWait, 120, false, true, Closing, "FIN_WAIT"),
+            (TimeWait, 120, false, true, Closing, "TIME_WAIT"),
+            (Close, 10, false, true, Closing, "CLOSE"),
+            (CloseWait, 60, false, false, Closing, "CLOSE_WAIT"),
+            (LastAck, 30, false, false, Closing, "LAST_ACK"),
+            (Listen, 120, false, false, Kept, "LISTEN"),
+            (Synack, 120, true, false, HalfOpen, "SYNACK"),
+            (Udp, 300, false, false, Kept, "UDP"),
+            (Template, 0, false, false, Kept, "NONE"),
+        ];
+        assert_eq!(rows.map(|row| row.0), ALL, "a row for every state");
+        let timeouts = Timeouts::default();
+        for (state, seconds, active, reusable, eviction, name) in rows {
+            assert_eq!(state.timeout(&timeouts), Duration::from_secs(seconds), "{state:?}");
+            assert_eq!(state.is_active(), active, "{state:?}");
+            assert_eq!(state.is_reusable(), reusable, "{state:?}");
+            assert_eq!(state.eviction(), eviction, "{state:?}");
+            assert_eq!(state.name(), name, "{state:?}");
+        }
     }
 }
