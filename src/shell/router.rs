@@ -188,7 +188,8 @@ impl<O: Opener> Router<O> {
     /// Makes the ports those of the configuration in force.
     fn reconcile_ports(&mut self, registry: &Registry, now: Instant) -> Vec<Opened> {
         let snapshot = Arc::clone(self.director.snapshot());
-        let segment_of = |name: &str| snapshot.segments.iter().find(|segment| *segment.name == *name);
+        let segment_of =
+            |name: &str| snapshot.segments.iter().find(|segment| *segment.name == *name);
         let segments = self.director.segments();
         let wanted: Vec<(SegmentId, &Segment)> = segments
             .iter()
