@@ -13,6 +13,7 @@
 //! (`diagnostics::Reported`), so there is no way to an incomplete snapshot.
 
 mod diagnostics;
+mod diff;
 mod document;
 mod durations;
 mod ports;
@@ -25,6 +26,7 @@ mod values;
 use toml::de::DeTable;
 
 pub use diagnostics::{Diagnostic, Diagnostics, MISTAKES_LISTED_MAX};
+pub use diff::diff;
 pub use document::{
     ADDRESSES_MAX, CONNECTIONS_MAX_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
 };
