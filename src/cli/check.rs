@@ -6,8 +6,15 @@ use super::Failure;
 
 /// Validate a configuration, without privileges or devices.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    file: String,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
-    todo!()
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let t = std::fs::read_to_string(&arguments.file).unwrap();
+    match crate::config::parse(&t, &arguments.file) {
+        Ok(s) => println!("{s:#?}"),
+        Err(d) => eprintln!("{d}"),
+    }
+    Ok(())
 }

@@ -1,30 +1,59 @@
 //! The configuration: a TOML document, everything that can be wrong with it, and the validated,
 //! immutable [`Snapshot`] that the rest of the program runs on.
 //!
-//! No I/O: the caller reads the file. Text goes in, a [`Snapshot`] or [`Diagnostics`] come out.
+//! No I/O: the caller reads the file. Text goes in, a [`Snapshot`] or [`Diagnostics`] come out, in
+//! three steps, none of which stops at a mistake:
+//!
+//! 1. `toml` makes a table with positions of the text (TOML 1.1); [`syntax`] takes down its errors.
+//! 2. [`document`] knows the keys and reads each value by itself, with the help of [`section`],
+//!    [`values`], [`ports`] and [`durations`].
+//! 3. [`validate`] checks what the values say together and fills in what depends on others.
+//!
+//! Who cannot deliver a value hands on the proof that a mistake was reported
+//! (`diagnostics::Reported`), so there is no way to an incomplete snapshot.
 
+mod diagnostics;
+mod document;
+mod durations;
+mod ports;
+mod section;
 pub mod snapshot;
+mod syntax;
+mod validate;
+mod values;
 
-use core::fmt;
+use toml::de::DeTable;
 
+pub use diagnostics::{Diagnostic, Diagnostics, MISTAKES_LISTED_MAX};
+pub use document::{
+    ADDRESSES_MAX, CONNECTIONS_MAX_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
+};
+pub use durations::format_duration;
+pub use ports::PORT_RANGES_MAX;
 pub use snapshot::Snapshot;
+pub use validate::{REAL_SERVERS_MAX, SEGMENTS_MAX, SERVICES_MAX};
+pub use values::{DURATION_MAX, SCHEDULERS_BUILT};
 
-/// Everything that is wrong with a configuration file; never empty. `Display` gives it whole.
-#[derive(Debug)]
-pub struct Diagnostics {}
+use diagnostics::Mistakes;
 
-impl fmt::Display for Diagnostics {
-    fn fmt(&self, _formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
-    }
-}
-
-impl core::error::Error for Diagnostics {}
+/// Longer texts are refused unread. 65,536 real servers with every key set are 13 MB.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// Reads a configuration. `origin` is what diagnostics call the file.
 ///
 /// # Errors
 /// Every mistake in it at once.
-pub fn parse(_text: &str, _origin: &str) -> Result<Snapshot, Diagnostics> {
-    todo!()
+pub fn parse(text: &str, origin: &str) -> Result<Snapshot, Diagnostics> {
+    if text.len() > TEXT_BYTES_MAX {
+        let message = format!("the file is larger than {} MiB", TEXT_BYTES_MAX >> 20);
+        return Err(Diagnostics::whole(origin, message, "is this the configuration?"));
+    }
+    let mut mistakes = Mistakes::default();
+    let (table, errors) = DeTable::parse_recoverable(text);
+    syntax::report(text, &errors, &mut mistakes);
+    let document = document::Document::read(table.get_ref(), &mut mistakes);
+    match validate::validate(&document, &mut mistakes) {
+        Ok(snapshot) if mistakes.is_empty() => Ok(snapshot),
+        _ => Err(mistakes.into_diagnostics(text, origin)),
+    }
 }

@@ -197,6 +197,21 @@ pub struct Service {
     pub real_servers: Vec<RealServer>,
 }
 
+impl Service {
+    /// `VIP:port/protocol`: what a service is called that has no name.
+    pub fn endpoint(&self) -> String {
+        endpoint(self.vip, &self.ports, self.protocol)
+    }
+}
+
+/// `192.0.2.10:80/tcp`, `[2001:db8::10]:80,443/tcp`.
+pub(super) fn endpoint(vip: IpAddr, ports: &Ports, protocol: Protocol) -> String {
+    match vip {
+        IpAddr::V4(vip) => format!("{vip}:{ports}/{protocol}"),
+        IpAddr::V6(vip) => format!("[{vip}]:{ports}/{protocol}"),
+    }
+}
+
 /// The transport of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -2,8 +2,16 @@
 
 use core::net::Ipv4Addr;
 
+use etherparse::{IpDscp, IpNumber, Ipv4HeaderSlice};
+
 use super::MacAddr;
-use super::packet::Ipv4;
+use super::checksum::{self, BadChecksum};
+use super::emit::{self, Answer};
+use super::frame::ETHERNET_HEADER_LEN;
+use super::packet::{Ipv4, Transport};
+
+/// Bytes of the part that all messages share: type, code, checksum, and four that vary.
+pub const HEADER_LEN: usize = 8;
 
 pub const ECHO_REPLY: u8 = 0;
 pub const DESTINATION_UNREACHABLE: u8 = 3;
@@ -23,46 +31,279 @@ pub enum IcmpError {
 }
 
 /// Whether an ICMP type is an error message, which must never be answered (RFC 1122, 3.2.2).
-/// Types that nobody assigned count as errors.
-pub const fn is_error(_kind: u8) -> bool {
-    todo!()
+///
+/// What is known to be a question or an answer is none: echo (0, 8), router discovery (9, 10),
+/// timestamp, information and address mask (13 to 18), extended echo (42, 43). Everything else
+/// counts as an error, types that nobody assigned included.
+pub const fn is_error(kind: u8) -> bool {
+    !matches!(kind, ECHO_REPLY | ECHO_REQUEST | 9 | 10 | 13..=18 | 42 | 43)
+}
+
+/// Whether messages of this type are known to quote the packet they are about after
+/// [`HEADER_LEN`] bytes (RFC 792).
+pub(super) const fn quotes_packet(kind: u8) -> bool {
+    matches!(
+        kind,
+        DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM
+    )
 }
 
 /// Writes the echo reply to the echo request in `frame`, whole, appending to the cleared `buffer`.
 ///
 /// Addresses swap; identifier, sequence and data return as they came; TTL 64. `source_mac` is
-/// the director's, and the reply goes to the MAC the request came from.
+/// the director's, and the reply goes to the MAC the request came from. It has the request's
+/// DSCP (RFC 1349, 5.1), identification and DF flag, so that it is no harder to deliver than the
+/// request was; IP options are not returned.
 ///
 /// # Errors
 /// `Err` when the request's ICMP checksum is wrong, or it is a fragment: nothing is written.
 pub fn emit_echo_reply(
-    _buffer: &mut Vec<u8>,
-    _frame: &[u8],
-    _packet: &Ipv4,
-    _source_mac: MacAddr,
-) -> Result<(), super::checksum::BadChecksum> {
-    todo!()
+    buffer: &mut Vec<u8>,
+    frame: &[u8],
+    packet: &Ipv4,
+    source_mac: MacAddr,
+) -> Result<(), BadChecksum> {
+    checksum::verify_icmp(frame, packet)?;
+    let request = frame.get(packet.payload_start()..packet.end()).ok_or(BadChecksum)?;
+    let (_, rest) = request.split_at_checked(4).ok_or(BadChecksum)?;
+    let answer = Answer {
+        source: packet.destination,
+        destination: packet.source,
+        protocol: IpNumber::ICMP,
+        dscp: dscp(frame),
+        identification: packet.identification,
+        dont_fragment: packet.dont_fragment,
+    };
+    answer.emit(buffer, frame, source_mac, request.len());
+    buffer.extend_from_slice(&[ECHO_REPLY, 0, 0, 0]);
+    buffer.extend_from_slice(rest);
+    finish(buffer);
+    Ok(())
 }
 
 /// Writes an ICMP error about the packet in `frame`, whole, appending to the cleared `buffer`.
 ///
 /// It comes from `source` (the VIP), quotes as much of the packet as 576 bytes hold (RFC 1812,
-/// 4.3.2.3), and goes to the MAC and address the packet came from. The caller has made sure an
-/// error may be sent at all: see [`may_answer_with_error`].
+/// 4.3.2.3), and goes to the MAC and address the packet came from. Its precedence is 6, the TOS
+/// byte 0xc0 (RFC 1812, 4.3.2.5). DF is clear, as nobody would learn of its loss; it takes the
+/// identification of the packet it is about, which the sender does not repeat soon. The caller
+/// has made sure an error may be sent at all: see [`may_answer_with_error`].
 pub fn emit_error(
-    _buffer: &mut Vec<u8>,
-    _frame: &[u8],
-    _packet: &Ipv4,
-    _error: IcmpError,
-    _source_mac: MacAddr,
-    _source: Ipv4Addr,
+    buffer: &mut Vec<u8>,
+    frame: &[u8],
+    packet: &Ipv4,
+    error: IcmpError,
+    source_mac: MacAddr,
+    source: Ipv4Addr,
 ) {
-    todo!()
+    let end = packet.end().min(ETHERNET_HEADER_LEN + QUOTE_MAX);
+    let quote = frame.get(ETHERNET_HEADER_LEN..end).unwrap_or_default();
+    let answer = Answer {
+        source,
+        destination: packet.source,
+        protocol: IpNumber::ICMP,
+        dscp: IpDscp::CS6,
+        identification: packet.identification,
+        dont_fragment: false,
+    };
+    answer.emit(buffer, frame, source_mac, HEADER_LEN + quote.len());
+    let (code, mtu) = match error {
+        IcmpError::PortUnreachable => (3, 0),
+        IcmpError::FragmentationNeeded { mtu } => (4, mtu),
+    };
+    let [high, low] = mtu.to_be_bytes();
+    buffer.extend_from_slice(&[DESTINATION_UNREACHABLE, code, 0, 0, 0, 0, high, low]);
+    buffer.extend_from_slice(quote);
+    finish(buffer);
 }
 
 /// Whether RFC 1122, 3.2.2 and RFC 1812, 4.3.2.7 let an ICMP error be sent about this packet:
-/// no error about an ICMP error, a group or broadcast frame, a later fragment, or a source that
-/// is no single host (0.0.0.0, loopback, multicast, class E).
-pub fn may_answer_with_error(_packet: &Ipv4, _frame_destination: MacAddr) -> bool {
-    todo!()
+/// no error about an ICMP error, a group or broadcast frame or address, a later fragment, or a
+/// source that is no single host (0.0.0.0/8, loopback, multicast, class E).
+pub fn may_answer_with_error(packet: &Ipv4, frame_destination: MacAddr) -> bool {
+    let about_error = match packet.transport {
+        Transport::Icmp { kind, .. } => is_error(kind),
+        Transport::LaterFragment => true,
+        _ => false,
+    };
+    let [first, ..] = packet.source.octets();
+    let single_host = !matches!(first, 0 | 127 | 224..=255);
+    let to_group = packet.destination.is_multicast() || packet.destination.is_broadcast();
+    !about_error && single_host && !to_group && !frame_destination.is_multicast()
+}
+
+/// Bytes quoted at most: RFC 1812's 576 for the whole error, less its IP and ICMP headers.
+const QUOTE_MAX: usize = 576 - 20 - HEADER_LEN;
+
+/// The DSCP of the packet in `frame`.
+fn dscp(frame: &[u8]) -> IpDscp {
+    let packet = frame.get(ETHERNET_HEADER_LEN..).unwrap_or_default();
+    Ipv4HeaderSlice::from_slice(packet).map_or(IpDscp::CS0, |header| header.dcp())
+}
+
+/// Fills in the checksum of an ICMP message that was appended with a zero in its place.
+fn finish(buffer: &mut [u8]) {
+    let message = buffer.get(emit::PAYLOAD_START..).unwrap_or_default();
+    emit::set_checksum(buffer, 2, checksum::of(message));
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Icmpv4Type, Ipv4Slice, NetSlice, SlicedPacket, TransportSlice, icmpv4};
+
+    use super::super::samples::{self, *};
+    use super::*;
+    use crate::wire::packet::{Body, Packet, parse, quoted_flow};
+
+    fn ipv4(frame: &[u8]) -> Ipv4 {
+        match parse(frame) {
+            Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
+            other => panic!("expected an IPv4 packet, got {other:?}"),
+        }
+    }
+
+    /// Reads an emitted frame with etherparse: both checksums right, nothing behind the packet,
+    /// from the director to the client.
+    fn read(frame: &[u8]) -> (Ipv4Slice<'_>, Icmpv4Type, &[u8]) {
+        assert_eq!(MacAddr(frame[..6].try_into().unwrap()), CLIENT_MAC);
+        assert_eq!(MacAddr(frame[6..12].try_into().unwrap()), DIRECTOR_MAC);
+        let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) =
+            (sliced.net, sliced.transport)
+        else {
+            panic!("not ICMP: {frame:02x?}")
+        };
+        let header = ip.header().to_header();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(usize::from(header.total_len), frame.len() - 14);
+        assert_eq!((header.source, header.destination), (VIP.octets(), CLIENT.octets()));
+        assert_eq!(header.time_to_live, 64);
+        let kind = icmp.icmp_type();
+        assert_eq!(icmp.checksum(), kind.calc_checksum(icmp.payload()));
+        (ip, kind, icmp.payload())
+    }
+
+    #[test]
+    fn an_echo_request_comes_back_as_a_reply() {
+        let mut reply = Vec::new();
+        let packet = ipv4(&ECHO);
+        assert_eq!(emit_echo_reply(&mut reply, &ECHO, &packet, DIRECTOR_MAC), Ok(()));
+        let (ip, kind, data) = read(&reply);
+        let echo = etherparse::IcmpEchoHeader { id: 0x1234, seq: 1 };
+        assert_eq!(kind, Icmpv4Type::EchoReply(echo));
+        assert_eq!(data, b"abc");
+        assert_eq!(ip.header().dcp(), IpDscp::AF11);
+        assert_eq!(ip.header().identification(), 0x1c46);
+        assert!(ip.header().dont_fragment());
+    }
+
+    #[test]
+    fn an_echo_request_that_cannot_be_trusted_gets_nothing() {
+        let mut wrong = ECHO;
+        wrong[44] ^= 1;
+        for frame in [wrong.to_vec(), patched(&ECHO, &[(20, &[0x20, 0])])] {
+            let mut reply = Vec::new();
+            let packet = ipv4(&frame);
+            assert_eq!(
+                emit_echo_reply(&mut reply, &frame, &packet, DIRECTOR_MAC),
+                Err(BadChecksum)
+            );
+            assert!(reply.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_the_packet_and_only_the_packet() {
+        let unreachable = icmpv4::DestUnreachableHeader::Port;
+        let too_big = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+        for (error, expected) in [
+            (IcmpError::PortUnreachable, unreachable),
+            (IcmpError::FragmentationNeeded { mtu: 1400 }, too_big),
+        ] {
+            for sample in samples::ALL {
+                let Ok(Packet { body: Body::Ipv4(packet), .. }) = parse(sample) else { continue };
+                let mut padded = sample.to_vec();
+                padded.resize(64, 0xee);
+                let mut frame = Vec::new();
+                emit_error(&mut frame, &padded, &packet, error, DIRECTOR_MAC, VIP);
+                let (ip, kind, quote) = read(&frame);
+                assert_eq!(kind, Icmpv4Type::DestinationUnreachable(expected.clone()));
+                assert_eq!(quote, &sample[14..]);
+                assert_eq!(frame[15], 0xc0, "precedence: internetwork control");
+                assert_eq!(ip.header().identification(), packet.identification);
+                assert!(!ip.header().dont_fragment());
+                if !matches!(packet.transport, Transport::Icmp { .. }) {
+                    let flow = quoted_flow(&frame, &ipv4(&frame)).expect("ports are quoted");
+                    assert_eq!((flow.source, flow.destination), (CLIENT, VIP));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_long_packet_is_576_bytes_long() {
+        for (payload_len, expected) in [(529, 576), (1480, 576), (527, 575), (528, 576), (99, 147)]
+        {
+            let mut long = ECHO[..34].to_vec();
+            long.resize(34 + payload_len, 0x55);
+            let total_len = (20 + payload_len) as u16;
+            let long = patched(&long, &[(16, &total_len.to_be_bytes())]);
+            let mut frame = Vec::new();
+            emit_error(
+                &mut frame,
+                &long,
+                &ipv4(&long),
+                IcmpError::PortUnreachable,
+                DIRECTOR_MAC,
+                VIP,
+            );
+            assert_eq!(frame.len() - 14, expected, "{payload_len}");
+            let (_, _, quote) = read(&frame);
+            assert_eq!(quote, &long[14..14 + quote.len()]);
+        }
+    }
+
+    #[test]
+    fn only_questions_and_their_answers_are_no_errors() {
+        let queries = [0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43];
+        for kind in 0..=255 {
+            assert_eq!(is_error(kind), !queries.contains(&kind), "type {kind}");
+            assert!(is_error(kind) || !quotes_packet(kind), "type {kind}");
+        }
+    }
+
+    #[test]
+    fn errors_answer_only_what_they_may() {
+        type Row = (&'static str, &'static [u8], &'static [(usize, &'static [u8])], bool);
+        let rows: &[Row] = &[
+            ("TCP", &TCP_SYN, &[], true),
+            ("UDP", &UDP, &[], true),
+            ("SCTP", &SCTP_INIT, &[], true),
+            ("an unknown protocol", &TCP_SYN, &[(23, &[47])], true),
+            ("an echo request", &ECHO, &[], true),
+            ("an ICMP error", &ECHO, &[(34, &[3])], false),
+            ("a redirect", &ECHO, &[(34, &[5])], false),
+            ("an unassigned ICMP type", &ECHO, &[(34, &[200])], false),
+            ("a first fragment", &UDP, &[(20, &[0x20, 0])], true),
+            ("a later fragment", &UDP, &[(20, &[0, 1])], false),
+            ("from 0.0.0.0", &UDP, &[(26, &[0, 0, 0, 0])], false),
+            ("from 0.1.2.3", &UDP, &[(26, &[0, 1, 2, 3])], false),
+            ("from 1.1.1.1", &UDP, &[(26, &[1, 1, 1, 1])], true),
+            ("from loopback", &UDP, &[(26, &[127, 0, 0, 1])], false),
+            ("from 128.0.0.1", &UDP, &[(26, &[128, 0, 0, 1])], true),
+            ("from the last unicast address", &UDP, &[(26, &[223, 255, 255, 255])], true),
+            ("from multicast", &UDP, &[(26, &[224, 0, 0, 1])], false),
+            ("from class E", &UDP, &[(26, &[240, 0, 0, 1])], false),
+            ("from broadcast", &UDP, &[(26, &[255, 255, 255, 255])], false),
+            ("to multicast", &UDP, &[(30, &[224, 0, 0, 1])], false),
+            ("to broadcast", &UDP, &[(30, &[255, 255, 255, 255])], false),
+        ];
+        for &(what, frame, patches, expected) in rows {
+            let packet = ipv4(&patched(frame, patches));
+            assert_eq!(may_answer_with_error(&packet, DIRECTOR_MAC), expected, "{what}");
+            assert!(!may_answer_with_error(&packet, MacAddr::BROADCAST), "{what}, by broadcast");
+            let group = MacAddr([1, 0, 0x5e, 0, 0, 1]);
+            assert!(!may_answer_with_error(&packet, group), "{what}, by multicast");
+        }
+    }
 }

@@ -6,10 +6,13 @@
 
 pub mod arp;
 pub mod checksum;
+mod emit;
 pub mod frame;
 pub mod icmp;
 pub mod mac;
 pub mod packet;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod tcp;
 
 pub use frame::{Frame, Offload};

@@ -1,0 +1,433 @@
+//! The document as a person writes it: every table with its keys, each value read by itself.
+//!
+//! What one value can get wrong is reported here; what values get wrong together, in
+//! [`super::validate`]. A value that is missing or wrong is a [`Reported`](super::diagnostics)
+//! in its place, so that the checks can go on with the others.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostics::{Mistake, Mistakes, Read, Span};
+use super::section::{At, List, Schema, Section, Value};
+use super::snapshot::{Announce, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched};
+use super::{ports, values};
+use crate::wire::MacAddr;
+
+/// Entries of the connection table: 16 Mi of at most 128 bytes are 2 GiB.
+pub const CONNECTIONS_MAX_MAX: u32 = 1 << 24;
+/// IPVS's largest weight.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// RFC 791: every module must be able to forward 68 bytes.
+pub const MTU_MIN: u16 = 68;
+/// The largest MTU Linux gives a TAP: 65,535 less the Ethernet header.
+pub const MTU_MAX: u16 = 65_521;
+/// The director's own addresses on one segment.
+pub const ADDRESSES_MAX: usize = 256;
+/// Further cards of one real server.
+pub const VIP_MACS_MAX: usize = 64;
+
+const ROOT: Schema = Schema {
+    header: "the file",
+    keys: &["router", "announce", "segment", "timeouts", "service"],
+    reserved: &[],
+};
+const ROUTER: Schema = Schema {
+    header: "[router]",
+    keys: &["name", "control_socket", "metrics", "connections_max", "unmatched"],
+    reserved: &["state"],
+};
+const ANNOUNCE: Schema = Schema {
+    header: "[announce]",
+    keys: &["count", "repeat", "repeat_after", "refresh"],
+    reserved: &[],
+};
+const TIMEOUTS: Schema = Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[] };
+const SEGMENT: Schema = Schema {
+    header: "[segment.NAME]",
+    keys: &["role", "tap", "bridge", "mac", "mtu", "address"],
+    reserved: &[
+        "attach",
+        "interface",
+        "socket",
+        "uplink",
+        "vlan",
+        "offload",
+        "defend",
+        "arp_guard",
+    ],
+};
+const SERVICE: Schema = Schema {
+    header: "[[service]]",
+    keys: &[
+        "name",
+        "vip",
+        "protocol",
+        "ports",
+        "scheduler",
+        "persistence",
+        "one_packet",
+        "real_server",
+    ],
+    reserved: &[
+        "listen",
+        "check",
+        "quorum",
+        "sorry_server",
+        "on_removal",
+        "expire_quiescent",
+        "sloppy_tcp",
+    ],
+};
+const PERSISTENCE: Schema =
+    Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[] };
+const REAL_SERVER: Schema = Schema {
+    header: "[[service.real_server]]",
+    keys: &[
+        "name",
+        "address",
+        "mac",
+        "vip_mac",
+        "segment",
+        "weight",
+        "upper_threshold",
+        "lower_threshold",
+    ],
+    reserved: &[],
+};
+
+/// Every kind of table there is, for finding out where a misplaced key belongs.
+pub(super) const SCHEMAS: [&Schema; 8] =
+    [&ROOT, &ROUTER, &ANNOUNCE, &TIMEOUTS, &SEGMENT, &SERVICE, &PERSISTENCE, &REAL_SERVER];
+
+/// A document, every value read by itself.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub router: RouterSection,
+    pub announce: Read<Announce>,
+    pub timeouts: Read<Timeouts>,
+    pub segments: Vec<SegmentSection>,
+    pub services: Vec<ServiceSection>,
+    /// Whether [`Self::segments`] has all of them.
+    pub segments_complete: Read<()>,
+    /// Whether every other table could be taken for one.
+    pub complete: Read<()>,
+}
+
+/// `[router]`, with its defaults.
+#[derive(Debug)]
+pub(super) struct RouterSection {
+    pub name: Read<Arc<str>>,
+    pub control_socket: Read<PathBuf>,
+    pub metrics: Read<Option<SocketAddr>>,
+    pub connections_max: Read<u32>,
+    pub unmatched: Read<Unmatched>,
+}
+
+/// `[segment.NAME]`.
+#[derive(Debug)]
+pub(super) struct SegmentSection {
+    pub name: At<Arc<str>>,
+    pub role: Read<At<Role>>,
+    pub tap: Read<At<Arc<str>>>,
+    pub bridge: Read<Option<At<Arc<str>>>>,
+    pub mac: Read<Option<At<MacAddr>>>,
+    pub mtu: Read<Option<At<u16>>>,
+    pub addresses: List<IpNet>,
+}
+
+/// `[[service]]`.
+#[derive(Debug)]
+pub(super) struct ServiceSection {
+    pub header: Span,
+    pub name: Read<Option<At<Arc<str>>>>,
+    pub vip: Read<At<IpAddr>>,
+    pub protocol: Read<At<Protocol>>,
+    pub ports: Read<At<Ports>>,
+    pub scheduler: Read<SchedulerKind>,
+    pub persistence: Read<Option<PersistenceSection>>,
+    pub one_packet: Read<Option<At<bool>>>,
+    pub real_servers: Vec<RealServerSection>,
+    /// Whether every real server could be taken for a table.
+    pub complete: Read<()>,
+}
+
+/// `persistence = { … }`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PersistenceSection {
+    pub timeout: Read<Duration>,
+    pub netmask: Read<Option<At<u32>>>,
+}
+
+/// `[[service.real_server]]`.
+#[derive(Debug)]
+pub(super) struct RealServerSection {
+    pub header: Span,
+    pub name: Read<Option<At<Arc<str>>>>,
+    pub address: Read<At<IpAddr>>,
+    pub mac: Read<Option<At<MacAddr>>>,
+    pub vip_macs: List<MacAddr>,
+    pub segment: Read<Option<At<Arc<str>>>>,
+    pub weight: Read<u32>,
+    pub upper_threshold: Read<u32>,
+    pub lower_threshold: Read<Option<At<u32>>>,
+}
+
+impl Document {
+    /// Reads the whole document.
+    pub fn read(table: &DeTable<'_>, mistakes: &mut Mistakes) -> Document {
+        let root = Section::of(table, Span::default(), &ROOT, None, mistakes);
+        let mut complete = Ok(());
+        let mut single = |key, schema, mistakes: &mut Mistakes| {
+            let value = root.table.get(key)?;
+            let section = Section::open(value, schema, None, mistakes);
+            complete = complete.and(section.map(|_| ()));
+            section.ok()
+        };
+        let router = single("router", &ROUTER, mistakes);
+        let announce = single("announce", &ANNOUNCE, mistakes);
+        let timeouts = single("timeouts", &TIMEOUTS, mistakes);
+
+        let (segments, segments_complete) = read_segments(&root, mistakes);
+        let services = root.tables("service", &SERVICE, mistakes);
+        Document {
+            router: RouterSection::read(router, mistakes),
+            announce: read_announce(announce, mistakes),
+            timeouts: read_timeouts(timeouts, mistakes),
+            segments,
+            services: services
+                .items
+                .iter()
+                .map(|section| ServiceSection::read(&section.value, mistakes))
+                .collect(),
+            segments_complete,
+            complete: complete.and(services.complete),
+        }
+    }
+}
+
+impl RouterSection {
+    fn read(section: Option<Section<'_>>, mistakes: &mut Mistakes) -> RouterSection {
+        let empty = DeTable::new();
+        let section = section
+            .unwrap_or_else(|| Section::of(&empty, Span::default(), &ROUTER, None, mistakes));
+        let connections = |value: Value<'_>| value.number(1..=CONNECTIONS_MAX_MAX);
+        RouterSection {
+            name: section.defaulted("name", "vipr".into(), mistakes, values::name),
+            control_socket: section.defaulted(
+                "control_socket",
+                "/run/vipr.sock".into(),
+                mistakes,
+                values::socket_path,
+            ),
+            metrics: section
+                .optional("metrics", mistakes, values::socket_address)
+                .map(|at| at.map(|at| at.value)),
+            connections_max: section.defaulted("connections_max", 1 << 20, mistakes, connections),
+            unmatched: section.defaulted(
+                "unmatched",
+                Unmatched::default(),
+                mistakes,
+                values::unmatched,
+            ),
+        }
+    }
+}
+
+fn read_announce(section: Option<Section<'_>>, mistakes: &mut Mistakes) -> Read<Announce> {
+    let default = Announce::default();
+    let Some(section) = section else { return Ok(default) };
+    let count = section.defaulted("count", default.count, mistakes, byte);
+    let repeat = section.defaulted("repeat", default.repeat, mistakes, byte);
+    let interval = |value: Value<'_>| values::duration(value, true);
+    let repeat_after = section.defaulted("repeat_after", default.repeat_after, mistakes, interval);
+    let refresh = section.defaulted("refresh", default.refresh, mistakes, interval);
+    Ok(Announce { count: count?, repeat: repeat?, repeat_after: repeat_after?, refresh: refresh? })
+}
+
+/// A whole number that fits into a byte.
+fn byte(value: Value<'_>) -> Result<u8, Mistake> {
+    let number = value.number(0..=u32::from(u8::MAX))?;
+    u8::try_from(number).map_err(|_| value.wrong_kind("expected a whole number from 0 to 255"))
+}
+
+/// The keys of `[timeouts]` and what they set, in one place.
+macro_rules! timeouts {
+    ($($key:ident)*) => {
+        const TIMEOUT_KEYS: [&str; [$(stringify!($key)),*].len()] = [$(stringify!($key)),*];
+
+        fn read_timeouts(
+            section: Option<Section<'_>>,
+            mistakes: &mut Mistakes,
+        ) -> Read<Timeouts> {
+            let default = Timeouts::default();
+            let Some(section) = section else { return Ok(default) };
+            let timeout = |value: Value<'_>| values::duration(value, false);
+            $(let $key = section.defaulted(stringify!($key), default.$key, mistakes, timeout);)*
+            Ok(Timeouts { $($key: $key?),* })
+        }
+    };
+}
+
+timeouts! {
+    tcp_none tcp_established tcp_syn_sent tcp_syn_recv tcp_fin_wait tcp_time_wait tcp_close
+    tcp_close_wait tcp_last_ack tcp_listen tcp_synack
+    udp
+    sctp_none sctp_init1 sctp_init sctp_cookie_sent sctp_cookie_replied sctp_cookie_wait
+    sctp_cookie sctp_cookie_echoed sctp_established sctp_shutdown_sent sctp_shutdown_received
+    sctp_shutdown_ack_sent sctp_rejected sctp_closed
+}
+
+/// The segments in the order of the file; the table itself is in the order of the alphabet.
+fn read_segments(root: &Section<'_>, mistakes: &mut Mistakes) -> (Vec<SegmentSection>, Read<()>) {
+    let Some(value) = root.value("segment") else { return (Vec::new(), Ok(())) };
+    let help = "each has a name in its header, as in [segment.front]";
+    let DeValue::Table(table) = value.value else {
+        let mistake = value.wrong_kind("expected the table of a segment").help(help);
+        return (Vec::new(), Err(mistakes.report(mistake)));
+    };
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    let mut segments = Vec::with_capacity(entries.len());
+    let mut complete = Ok(());
+    for (name, value) in entries {
+        let (text, span) = (name.get_ref(), Span::from(name.span()));
+        if SEGMENT.keys.contains(&text.as_ref()) && !value.get_ref().is_table() {
+            let mistake = Mistake::new(span, format!("`{text}` in a segment without a name"));
+            let mistake = mistake.expected("expected [segment.NAME] above this").help(help);
+            complete = Err(mistakes.report(mistake));
+            continue;
+        }
+        if let Some(fault) = values::segment_name_fault(text) {
+            let max = values::SEGMENT_NAME_BYTES_MAX;
+            complete = Err(mistakes.report(
+                Mistake::new(span, fault)
+                    .expected(format!("expected 1 to {max} letters, digits, - _ ."))
+                    .help("files of captured frames are named after segments: rename it"),
+            ));
+        }
+        match Section::open(value, &SEGMENT, Some(text), mistakes) {
+            Ok(section) => {
+                let name = At { value: text.as_ref().into(), span };
+                segments.push(SegmentSection::read(name, &section, mistakes));
+            }
+            Err(reported) => complete = Err(reported),
+        }
+    }
+    (segments, complete)
+}
+
+impl SegmentSection {
+    fn read(name: At<Arc<str>>, section: &Section<'_>, mistakes: &mut Mistakes) -> SegmentSection {
+        let mtu = |value: Value<'_>| {
+            let number = value.number(u32::from(MTU_MIN)..=u32::from(MTU_MAX))?;
+            u16::try_from(number).map_err(|_| value.wrong_kind("expected a whole number"))
+        };
+        SegmentSection {
+            role: section.required("role", "role = \"vip\"", mistakes, values::role),
+            tap: section.required("tap", "tap = \"vipr-front\"", mistakes, values::device),
+            bridge: section.optional("bridge", mistakes, values::device),
+            mac: section.optional("mac", mistakes, values::mac),
+            mtu: section.optional("mtu", mistakes, mtu),
+            addresses: section.list("address", ADDRESSES_MAX, mistakes, values::own_address),
+            name,
+        }
+    }
+}
+
+impl ServiceSection {
+    fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> ServiceSection {
+        let real_servers = section.tables("real_server", &REAL_SERVER, mistakes);
+        ServiceSection {
+            header: section.span,
+            name: section.optional("name", mistakes, values::name),
+            vip: section.required("vip", "vip = \"192.0.2.10\"", mistakes, values::host_address),
+            protocol: section.required(
+                "protocol",
+                "protocol = \"tcp\"",
+                mistakes,
+                values::protocol,
+            ),
+            ports: match section.value("ports") {
+                Some(value) => ports::ports(value, mistakes),
+                None => Err(section.missing("ports", "ports = 80", mistakes)),
+            },
+            scheduler: section.defaulted(
+                "scheduler",
+                SchedulerKind::Wlc,
+                mistakes,
+                values::scheduler,
+            ),
+            persistence: read_persistence(section, mistakes),
+            one_packet: section.optional("one_packet", mistakes, |value| value.boolean()),
+            real_servers: real_servers
+                .items
+                .iter()
+                .map(|section| RealServerSection::read(&section.value, mistakes))
+                .collect(),
+            complete: real_servers.complete,
+        }
+    }
+}
+
+/// IPVS's default persistence.
+const PERSISTENCE_TIMEOUT: Duration = Duration::from_secs(300);
+
+fn read_persistence(
+    service: &Section<'_>,
+    mistakes: &mut Mistakes,
+) -> Read<Option<PersistenceSection>> {
+    let Some(value) = service.table.get("persistence") else { return Ok(None) };
+    if !value.get_ref().is_table() {
+        let value = Value { key: "persistence", value: value.get_ref(), span: value.span().into() };
+        let example = "{ timeout = \"5m\", netmask = 24 }";
+        return Err(mistakes.report(
+            value
+                .wrong_kind(&format!("expected {example}"))
+                .help(format!("write persistence = {example}; each of the two has a default")),
+        ));
+    }
+    let section = Section::open(value, &PERSISTENCE, None, mistakes)?;
+    Ok(Some(PersistenceSection {
+        timeout: section.defaulted("timeout", PERSISTENCE_TIMEOUT, mistakes, |value| {
+            let timeout = values::duration(value, true)?;
+            if timeout.is_zero() {
+                return Err(value
+                    .mistake("of a persistence is zero")
+                    .expected("expected a time longer than zero")
+                    .help("remove `persistence` if clients need not stay with a real server"));
+            }
+            Ok(timeout)
+        }),
+        netmask: section.optional("netmask", mistakes, |value| value.number(1..=128)),
+    }))
+}
+
+impl RealServerSection {
+    fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> RealServerSection {
+        let threshold = |value: Value<'_>| value.number(0..=CONNECTIONS_MAX_MAX);
+        let segment = |value: Value<'_>| {
+            value.string("expected the name of a segment, as in \"back\"").map(Arc::from)
+        };
+        RealServerSection {
+            header: section.span,
+            name: section.optional("name", mistakes, values::name),
+            address: section.required(
+                "address",
+                "address = \"10.0.0.11\"",
+                mistakes,
+                values::host_address,
+            ),
+            mac: section.optional("mac", mistakes, values::mac),
+            vip_macs: section.list("vip_mac", VIP_MACS_MAX, mistakes, values::mac),
+            segment: section.optional("segment", mistakes, segment),
+            weight: section.defaulted("weight", 1, mistakes, |value| value.number(0..=WEIGHT_MAX)),
+            upper_threshold: section.defaulted("upper_threshold", 0, mistakes, threshold),
+            lower_threshold: section.optional("lower_threshold", mistakes, threshold),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Segments among each other: devices, MAC addresses, the director's own addresses.
+
+use core::hash::Hasher;
+use std::collections::HashSet;
+
+use siphasher::sip::SipHasher13;
+
+use super::Seen;
+use crate::config::diagnostics::{Mistake, Mistakes, Read, Span};
+use crate::config::document::{Document, SegmentSection};
+use crate::config::section::At;
+use crate::config::snapshot::Segment;
+use crate::wire::MacAddr;
+
+/// Segments of one router.
+pub const SEGMENTS_MAX: usize = 4096;
+
+/// RFC 8200, section 5: the least MTU of a link that carries IPv6.
+const IPV6_MTU_MIN: u16 = 1280;
+
+/// Checks the segments and gives them their MAC addresses.
+pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Vec<Segment>> {
+    let sections = &document.segments;
+    let mut complete = Ok(());
+    if sections.is_empty() {
+        // An editor that truncates the file first must not take the router down.
+        let mistake = Mistake::structural(Span::default(), "no segment is configured")
+            .help("add at least one, with a header such as [segment.front]");
+        complete = Err(mistakes.report(mistake));
+    }
+    if let Some(extra) = sections.get(SEGMENTS_MAX) {
+        let mistake = Mistake::new(extra.name.span, format!("{} segments", sections.len()))
+            .expected(format!("expected at most {SEGMENTS_MAX}"))
+            .help("split the configuration between several routers");
+        return Err(mistakes.report(mistake));
+    }
+    check_devices(sections, mistakes);
+    check_addresses(sections, mistakes);
+    let configured = check_macs(sections, mistakes);
+    let router_name = document.router.name.clone();
+    let mut taken = configured;
+    let mut segments = Vec::with_capacity(sections.len());
+    for section in sections {
+        check_mtu(section, mistakes);
+        let built = router_name.clone().and_then(|router| build(section, &router, &mut taken));
+        match built {
+            Ok(segment) => segments.push(segment),
+            Err(reported) => complete = Err(reported),
+        }
+    }
+    complete.map(|()| segments)
+}
+
+fn build(section: &SegmentSection, router: &str, taken: &mut HashSet<MacAddr>) -> Read<Segment> {
+    let mac = match section.mac? {
+        Some(mac) => mac.value,
+        None => derive_mac(router, &section.name.value, |mac| taken.contains(&mac)),
+    };
+    taken.insert(mac);
+    section.addresses.complete?;
+    Ok(Segment {
+        name: section.name.value.clone(),
+        role: section.role?.value,
+        tap: section.tap.clone()?.value,
+        bridge: section.bridge.clone()?.map(|at| at.value),
+        mac,
+        mtu: section.mtu?.map(|at| at.value),
+        addresses: section.addresses.items.iter().map(|at| at.value).collect(),
+    })
+}
+
+/// The director's MAC address on a segment that has none configured: a locally administered
+/// station's address, the same whenever router and segment have the same names. A second attempt
+/// is made where `taken` says so.
+fn derive_mac(router: &str, segment: &str, taken: impl Fn(MacAddr) -> bool) -> MacAddr {
+    // Any keys do, but they may never change: neighbours know the director by the result.
+    const KEYS: (u64, u64) = (0x7669_7072_2d6d_6163, 0x6c6f_6361_6c2d_3032);
+    let mut attempt = 0u64;
+    loop {
+        let mut hasher = SipHasher13::new_with_keys(KEYS.0, KEYS.1);
+        hasher.write(router.as_bytes());
+        // No name holds a NUL, so no two pairs of names feed the same bytes.
+        hasher.write_u8(0);
+        hasher.write(segment.as_bytes());
+        hasher.write_u8(0);
+        hasher.write(&attempt.to_be_bytes());
+        let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
+        let mac = MacAddr([0x02, a, b, c, d, e]);
+        if !taken(mac) {
+            return mac;
+        }
+        attempt += 1;
+    }
+}
+
+/// No TAP is used twice, no bridge either, and none is both.
+fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
+    let mut seen = Seen::new();
+    for section in sections {
+        let tap = section.tap.as_ref().ok().map(|at| ("TAP", at));
+        let bridge = section.bridge.as_ref().ok().and_then(|at| at.as_ref());
+        for (kind, device) in tap.into_iter().chain(bridge.map(|at| ("bridge", at))) {
+            let At { value, span } = device;
+            if let Some(first) = seen.note(value.clone(), *span) {
+                let help = match kind {
+                    "TAP" => "give each segment a TAP of its own",
+                    _ => "one segment with role = \"both\" serves one bridge from one TAP",
+                };
+                let message = format!("{kind} `{value}` is in use already");
+                let mistake = Mistake::new(*span, message)
+                    .expected("expected a device that no other key names")
+                    .related(first, "first used here")
+                    .help(help);
+                mistakes.report(mistake);
+            }
+        }
+    }
+}
+
+/// No two segments have the same MAC address. The configured ones.
+fn check_macs(sections: &[SegmentSection], mistakes: &mut Mistakes) -> HashSet<MacAddr> {
+    let mut seen = Seen::new();
+    for mac in sections.iter().filter_map(|section| section.mac.ok().flatten()) {
+        if let Some(first) = seen.note(mac.value, mac.span) {
+            let message = format!("MAC address {} on two segments", mac.value);
+            let mistake = Mistake::new(mac.span, message)
+                .expected("expected an address of its own")
+                .related(first, "first used here")
+                .help("change one, or remove it: then it is derived from the segment's name");
+            mistakes.report(mistake);
+        }
+    }
+    seen.0.into_keys().collect()
+}
+
+/// The director has an address on one segment only, and once.
+fn check_addresses(sections: &[SegmentSection], mistakes: &mut Mistakes) {
+    let mut seen = Seen::new();
+    for address in sections.iter().flat_map(|section| &section.addresses.items) {
+        let host = address.value.addr();
+        if let Some(first) = seen.note(host, address.span) {
+            let mistake = Mistake::new(address.span, format!("address {host} is configured twice"))
+                .expected("expected an address of its own")
+                .related(first, "first configured here")
+                .help("remove one of the two");
+            mistakes.report(mistake);
+        }
+    }
+}
+
+fn check_mtu(section: &SegmentSection, mistakes: &mut Mistakes) {
+    let Ok(Some(mtu)) = section.mtu else { return };
+    let ipv6 = section.addresses.items.iter().find(|at| at.value.addr().is_ipv6());
+    if let Some(address) = ipv6
+        && mtu.value < IPV6_MTU_MIN
+    {
+        let mistake = Mistake::new(mtu.span, format!("MTU {} is too small for IPv6", mtu.value))
+            .expected(format!("expected at least {IPV6_MTU_MIN}"))
+            .related(address.span, "the segment has an IPv6 address")
+            .help("raise the MTU, or remove the IPv6 address");
+        mistakes.report(mistake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_address_is_stable_and_locally_administered() {
+        let free = |_: MacAddr| false;
+        let mac = derive_mac("vipr", "front", free);
+        // Written down: a change here moves every router's addresses.
+        assert_eq!(mac, derive_mac("vipr", "front", free));
+        assert_eq!(mac.to_string(), "02:00:00:00:00:00");
+        assert!(mac.is_station());
+        assert_eq!(mac.0[0], 0x02);
+    }
+
+    #[test]
+    fn a_derived_address_depends_on_both_names() {
+        let free = |_: MacAddr| false;
+        let macs: HashSet<MacAddr> =
+            [("vipr", "front"), ("vipr", "back"), ("viprf", "ront"), ("", "viprfront")]
+                .into_iter()
+                .map(|(router, segment)| derive_mac(router, segment, free))
+                .collect();
+        assert_eq!(macs.len(), 4);
+    }
+
+    #[test]
+    fn a_derived_address_avoids_what_is_taken() {
+        let first = derive_mac("vipr", "front", |_| false);
+        let second = derive_mac("vipr", "front", |mac| mac == first);
+        assert_ne!(first, second);
+        assert_eq!(second, derive_mac("vipr", "front", |mac| mac == first));
+    }
+}

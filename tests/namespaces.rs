@@ -1,0 +1,135 @@
+//! Scenarios with real programs (nginx, curl, arping, dnsmasq, tcpdump …) and the real binary, in
+//! network namespaces. Each is a script in `tests/namespaces/`; `vm/lab.sh` gives it a private
+//! environment that the kernel removes whole when the script ends or its time is up.
+//!
+//! Where namespaces or programs are lacking a scenario is skipped, loudly; with
+//! `VIPR_REQUIRE_NAMESPACES=1` that is a failure.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A scenario that takes longer has failed. The longest takes half a minute on a quiet machine:
+/// it waits for a real server to be given up.
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// What scenarios use beside the programs the cluster itself needs.
+const PROGRAMS: [&str; 5] = ["ping", "jq", "dnsmasq", "socat", "wrk"];
+
+macro_rules! scenarios {
+    ($($test:ident = $script:literal,)+) => {
+        const SCRIPTS: &[&str] = &[$($script),+];
+
+        $(#[test]
+        fn $test() {
+            run($script);
+        })+
+    };
+}
+
+scenarios! {
+    the_cluster_itself_is_one_for_direct_routing = "cluster",
+    http_is_balanced_on_two_segments = "http-two-segments",
+    http_is_balanced_on_one_segment = "http-one-arm",
+    arp_is_answered_for_vips_and_own_addresses_only = "arping",
+    real_servers_are_found_lost_and_found_again = "arp-resolution",
+    large_transfers_arrive_whole = "large-transfer",
+    what_belongs_to_no_service_is_refused = "reject",
+    a_vip_answers_ping_while_it_is_up = "ping",
+    udp_is_balanced = "udp",
+    a_reload_under_load_goes_unnoticed = "reload",
+    a_broken_configuration_changes_nothing = "bad-reload",
+    what_was_made_is_removed_and_what_was_found_stays = "cleanup",
+    a_bad_environment_is_one_clear_line = "errors",
+}
+
+#[test]
+fn every_script_is_a_test() {
+    let mut found: Vec<String> = fs::read_dir(root().join("tests/namespaces"))
+        .expect("the directory of the scripts")
+        .map(|entry| entry.expect("an entry of it").path())
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    found.sort();
+    let mut expected = SCRIPTS.to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+fn run(script: &str) {
+    if let Err(missing) = lab_is_possible() {
+        assert!(
+            std::env::var_os("VIPR_REQUIRE_NAMESPACES").is_none_or(|value| value != "1"),
+            "namespace tests are required, but this machine lacks:\n{missing}"
+        );
+        let lacking = missing.trim_end().replace('\n', "; ");
+        // Not by a macro: the test harness would swallow it.
+        let _ = writeln!(io::stderr(), "SKIPPED: scenario {script}: lacking {lacking}");
+        return;
+    }
+
+    let output_path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{script}.out"));
+    let output = File::create(&output_path).expect("a file for the output");
+    let started = Instant::now();
+    let ended = run_within(LIMIT, lab(&["run", &format!("tests/namespaces/{script}.sh")]), output);
+    let seconds = started.elapsed().as_secs();
+    let text = String::from_utf8_lossy(&fs::read(&output_path).expect("the output")).into_owned();
+    match ended {
+        Some(status) if status.success() => {}
+        Some(status) => {
+            let how = status.signal().map_or_else(|| status.to_string(), |s| format!("signal {s}"));
+            panic!("scenario {script} failed after {seconds} s ({how}); its output:\n{text}");
+        }
+        None => panic!("scenario {script} took over {seconds} s; its output:\n{text}"),
+    }
+}
+
+/// Runs a command with its output in a file; kills it and gives nothing when its time is up.
+fn run_within(limit: Duration, mut command: Command, output: File) -> Option<ExitStatus> {
+    let errors = output.try_clone().expect("a second handle on the output");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .expect("vm/lab.sh can be started");
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().expect("the state of the child") {
+            return Some(status);
+        }
+        if Instant::now() > deadline {
+            // The private environment goes with it.
+            child.kill().expect("the child can be killed");
+            child.wait().expect("the end of the child");
+            return None;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What this machine lacks for the scenarios, as an error.
+fn lab_is_possible() -> Result<(), &'static str> {
+    static MISSING: OnceLock<String> = OnceLock::new();
+    let missing = MISSING.get_or_init(|| {
+        let arguments = [&["probe"], PROGRAMS.as_slice()].concat();
+        let output = lab(&arguments).output().expect("vm/lab.sh can be started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    });
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
+fn lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(root().join("vm/lab.sh"));
+    command.args(arguments).current_dir(root()).env("VIPR", env!("CARGO_BIN_EXE_vipr"));
+    command
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
