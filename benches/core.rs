@@ -149,7 +149,8 @@ impl Traffic {
     fn of_flow(&mut self, number: u32) -> Frame<'_> {
         let client = client(number).to_bits();
         let sum = self.partial_sum + (client >> 16) + (client & 0xFFFF);
-        let checksum = !((sum & 0xFFFF) + (sum >> 16)) as u16;
+        let sum = (sum & 0xFFFF) + (sum >> 16);
+        let checksum = !(sum + (sum >> 16)) as u16;
         self.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 9, 9]);
         self.bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
         self.bytes[26..30].copy_from_slice(&client.to_be_bytes());

@@ -226,8 +226,9 @@ impl<O: Opener> EventLoop<O> {
         let mut changes = Vec::new();
         if is_new {
             self.followed.serial = next.serial;
-            changes =
-                self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot)).changes;
+            self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
+            changes.clear();
+            changes.push(String::new());
             let generation = self.router.generation();
             log::info!("generation {generation}: in force, {} changes", changes.len());
             for change in &changes {
