@@ -23,7 +23,11 @@ for topology in two-segments one-arm; do
         "$(($(lab_status .counters.drops.loop) < 20))" 1
     lab_wait 5 "the log to name rs1" grep -q 'rs1.*loop\|loop.*rs1' "$LAB_DIR/vipr.log"
     grep 'rs1.*loop\|loop.*rs1' "$LAB_DIR/vipr.log"
-    lab_expect "$topology: the others" "$(lab_requests 3 | sed 's/[23]$//' | sort -u)" rs
+
+    lab_sysctl rs1 net/ipv4/ip_forward 0
+    ip -n rs1 address add "$VIP/32" dev lo
+    lab_expect "$topology: requests when rs1 is repaired" "$(lab_requests 6 | lab_tally)" \
+        "3 rs1, 2 rs2, 1 rs3"
     lab_expect_balance
     lab_vipr_stop
     lab_down
