@@ -6,7 +6,9 @@ use super::Failure;
 
 /// Validate a configuration, without privileges or devices.
 #[derive(Debug, Args)]
-pub(super) struct Arguments { file: String }
+pub(super) struct Arguments {
+    file: String,
+}
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let t = std::fs::read_to_string(&arguments.file).unwrap();

@@ -1,7 +1,9 @@
 //! The command line: one file a command. Results go to stdout, logs and errors to stderr.
 
 mod check;
+mod client;
 mod connections;
+mod output;
 mod reload;
 mod replay;
 mod run;
@@ -38,6 +40,9 @@ pub(crate) enum Failure {
     /// The command line or the configuration is wrong: exit status 2.
     #[error("{0}")]
     Usage(String),
+    /// Whoever read standard output has seen enough: no failure at all.
+    #[error("standard output: closed")]
+    Closed,
 }
 
 /// Runs the program; its return value is the exit status (0 fine, 1 failed, 2 usage).
@@ -51,12 +56,12 @@ pub fn main() -> ExitCode {
         Command::Reload(arguments) => reload::run(&arguments),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("vipr: {failure}");
             match failure {
-                Failure::Running(_) => ExitCode::from(1),
                 Failure::Usage(_) => ExitCode::from(2),
+                Failure::Running(_) | Failure::Closed => ExitCode::from(1),
             }
         }
     }

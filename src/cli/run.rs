@@ -1,13 +1,110 @@
-//! `vipr run`.
+//! `vipr run`: puts the router together, and takes care that nothing half-made stays behind.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 
 use clap::Args;
+use log::LevelFilter;
 
 use super::Failure;
+use crate::config::Snapshot;
+use crate::shell::control::Control;
+use crate::shell::event_loop::{EventLoop, StartError};
+use crate::shell::file::LoadError;
+use crate::shell::metrics::Metrics;
+use crate::shell::ports::Taps;
+use crate::shell::signals::Signals;
+use crate::shell::watch::Loaded;
+use crate::shell::{logger, systemd};
 
 /// The router, in the foreground.
+///
+/// SIGHUP reads the configuration again, SIGTERM and SIGINT end it.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// The configuration file; it is watched.
+    #[arg(
+        short,
+        long = "config",
+        value_name = "FILE",
+        env = "VIPR_CONFIG",
+        default_value = "/etc/vipr/vipr.toml"
+    )]
+    config: PathBuf,
+    /// How much to log: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", env = "VIPR_LOG", default_value = "info")]
+    log: LevelFilter,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
-    todo!()
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    logger::start(arguments.log);
+    // From here on a signal ends the router in good order, however far it has come.
+    let signals = Signals::catch().map_err(|error| failed(&StartError::System(error)))?;
+    let loaded = Loaded::read(&arguments.config)?;
+    let snapshot = loaded.snapshot.clone();
+    let path = loaded.path.clone();
+    // First what shows that another router runs here, before anything of its is touched.
+    let control = Control::bind(&snapshot.router.control_socket).map_err(|error| failed(&error))?;
+    let metrics =
+        snapshot.router.metrics.map(Metrics::bind).transpose().map_err(|error| failed(&error))?;
+    // Keyed by the system's randomness.
+    let seed = RandomState::new().hash_one(std::process::id());
+    let mut event_loop = EventLoop::start(loaded, Taps, seed).map_err(|error| failed(&error))?;
+    let served = event_loop
+        .obey(signals)
+        .and_then(|()| event_loop.serve_control(control))
+        .and_then(|()| event_loop.serve_metrics(metrics));
+    served.map_err(|error| failed(&StartError::System(error)))?;
+
+    log::info!(
+        "vipr {}: router {}, {} segments, {} services, configuration {}",
+        env!("CARGO_PKG_VERSION"),
+        snapshot.router.name,
+        snapshot.segments.len(),
+        snapshot.services.len(),
+        path.display()
+    );
+    log_details(&snapshot);
+    systemd::notify(systemd::READY);
+    event_loop.run().map_err(|error| failed(&StartError::System(error)))?;
+    log::info!("router {}: ended by a signal", snapshot.router.name);
+    Ok(())
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::Running(error.to_string())
+}
+
+fn log_details(snapshot: &Snapshot) {
+    for segment in &snapshot.segments {
+        log::debug!(
+            "segment {}: TAP {}, bridge {}, MAC {}, addresses {:?}",
+            segment.name,
+            segment.tap,
+            segment.bridge.as_deref().unwrap_or("none"),
+            segment.mac,
+            segment.addresses
+        );
+    }
+    for service in &snapshot.services {
+        log::debug!(
+            "service {}: {} {}/{}, {}, {} real servers",
+            service.name,
+            service.vip,
+            service.ports,
+            service.protocol,
+            service.scheduler.name(),
+            service.real_servers.len()
+        );
+    }
+    log::debug!("control socket: {}", snapshot.router.control_socket.display());
+    if let Some(address) = snapshot.router.metrics {
+        log::debug!("metrics: http://{address}/metrics");
+    }
 }

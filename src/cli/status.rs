@@ -1,13 +1,297 @@
-//! `vipr status`.
+//! `vipr status`: services and real servers, as `ipvsadm -Ln` prints them, and below them what
+//! ipvsadm has no word for: segments, drops, conflicts.
+
+use std::io::{self, Write};
 
 use clap::Args;
 
+use super::client::{Client, Target};
+use super::output::{self, age, endpoint, short};
 use super::Failure;
+use crate::director::Command;
+use crate::director::counters::Traffic;
+use crate::director::report::{
+    Rates, RealServerReport, RealServerState, ServiceReport, StatusReport,
+};
+use crate::config::snapshot::Role;
+use crate::shell::protocol::{ConfigurationReport, Reply, Request, RouterStatus};
 
 /// Show services and real servers.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Print JSON.
+    #[arg(long, conflicts_with_all = ["stats", "rate"])]
+    json: bool,
+    /// Show connections, packets and bytes since the start.
+    #[arg(long)]
+    stats: bool,
+    /// Show connections, packets and bytes a second.
+    #[arg(long)]
+    rate: bool,
+    #[command(flatten)]
+    target: Target,
+}
 
-pub(super) fn run(_arguments: &Arguments) -> Result<(), Failure> {
-    todo!()
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut client = Client::connect(&arguments.target)?;
+    let Reply::Status(status) = client.ask(&Request::Director(Command::Status))? else {
+        return Err(client.unexpected());
+    };
+    output::print(|output| {
+        if arguments.json {
+            serde_json::to_writer_pretty(&mut *output, &status).map_err(io::Error::from)?;
+            return Ok(writeln!(output)?);
+        }
+        let views = match (arguments.stats, arguments.rate) {
+            (false, false) => &[View::Connections][..],
+            (true, false) => &[View::Totals],
+            (false, true) => &[View::Rates],
+            (true, true) => &[View::Totals, View::Rates],
+        };
+        Ok(write_status(output, &status, views)?)
+    })
+}
+
+/// Which columns a table of services has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// Weight, connections now, state, MAC.
+    Connections,
+    /// Since the start.
+    Totals,
+    /// A second.
+    Rates,
+}
+
+fn write_status(output: &mut dyn Write, status: &RouterStatus, views: &[View]) -> io::Result<()> {
+    write_router(output, &status.report, &status.configuration)?;
+    for view in views {
+        write_services(output, &status.report.services, *view)?;
+    }
+    write_segments(output, &status.report)?;
+    write_frames(output, &status.report)?;
+    write_conflicts(output, &status.report)
+}
+
+fn write_router(
+    output: &mut dyn Write,
+    report: &StatusReport,
+    configuration: &ConfigurationReport,
+) -> io::Result<()> {
+    writeln!(
+        output,
+        "vipr {}: router {}, generation {}, up {}, {} of {} connections",
+        report.version,
+        report.name,
+        report.generation,
+        age(report.uptime_seconds),
+        report.connections.current,
+        report.connections.max,
+    )?;
+    if let Some(error) = &configuration.error {
+        writeln!(output, "configuration on disk is not the one running: {}", error.trim_end())?;
+    }
+    Ok(())
+}
+
+fn write_services(
+    output: &mut dyn Write,
+    services: &[ServiceReport],
+    view: View,
+) -> io::Result<()> {
+    match view {
+        View::Connections => {
+            writeln!(output, "Prot LocalAddress:Port Scheduler Flags")?;
+            writeln!(
+                output,
+                "  -> {:<28} {:<7} {:<6} {:<10} {:<10} {:<10} {:<17} Name",
+                "RemoteAddress:Port", "Forward", "Weight", "ActiveConn", "InActConn", "State", "MAC"
+            )?;
+        }
+        View::Totals => totals_header(output, ["Conns", "InPkts", "InBytes"])?,
+        View::Rates => totals_header(output, ["CPS", "InPPS", "InBPS"])?,
+    }
+    for service in services {
+        let protocol = service.protocol.to_string().to_uppercase();
+        let address = endpoint(service.vip, &service.ports);
+        match counts(view, service.traffic, service.rates) {
+            None => writeln!(output, "{protocol:<4} {address} {}", flags(service))?,
+            Some(counts) => writeln!(output, "{protocol:<4} {address:<28} {}", columns(counts))?,
+        }
+        for real_server in &service.real_servers {
+            let address = endpoint(real_server.address, &service.ports);
+            let columns = match counts(view, real_server.traffic, real_server.rates) {
+                None => state_columns(real_server),
+                Some(counts) => columns(counts),
+            };
+            writeln!(output, "  -> {address:<28} {columns}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of a view that shows numbers only.
+fn counts(view: View, traffic: Traffic, rates: Rates) -> Option<[u64; 3]> {
+    match view {
+        View::Connections => None,
+        View::Totals => Some([traffic.connections, traffic.packets, traffic.bytes]),
+        View::Rates => {
+            Some([rates.connections_per_second, rates.packets_per_second, rates.bytes_per_second])
+        }
+    }
+}
+
+fn columns(counts: [u64; 3]) -> String {
+    let [a, b, c] = counts.map(short);
+    format!("{a:>8} {b:>8} {c:>8}")
+}
+
+/// `wrr persistent 300 name web`.
+fn flags(service: &ServiceReport) -> String {
+    let mut flags = service.scheduler.name().to_owned();
+    if let Some(seconds) = service.persistence {
+        flags += &format!(" persistent {seconds}");
+    }
+    flags += &format!(" name {}", service.name);
+    if !service.configured {
+        flags += " draining";
+    } else if !service.up {
+        flags += " down";
+    }
+    flags
+}
+
+fn state_columns(real_server: &RealServerReport) -> String {
+    let mac = real_server.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string());
+    format!(
+        "{:<7} {:<6} {:<10} {:<10} {:<10} {mac:<17} {}",
+        "Route",
+        real_server.weight,
+        real_server.active,
+        real_server.inactive,
+        state_name(real_server.state),
+        real_server.name,
+    )
+}
+
+const fn state_name(state: RealServerState) -> &'static str {
+    match state {
+        RealServerState::Up => "up",
+        RealServerState::Resolving => "resolving",
+        RealServerState::Down => "down",
+        RealServerState::Quiesced => "quiesced",
+        RealServerState::Overloaded => "overloaded",
+        RealServerState::Draining => "draining",
+    }
+}
+
+fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    writeln!(
+        output,
+        "\n{:<12} {:<7} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8}",
+        "Segment", "Role", "TAP", "Bridge", "MAC", "MTU", "State", "RxFrames", "TxFrames", "TxErrors"
+    )?;
+    for segment in &report.segments {
+        let role = match segment.role {
+            Role::Vip => "vip",
+            Role::Backend => "backend",
+            Role::Both => "both",
+        };
+        writeln!(
+            output,
+            "{:<12} {role:<7} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8}",
+            segment.name,
+            segment.tap,
+            segment.bridge.as_deref().unwrap_or("-"),
+            segment.mac,
+            segment.mtu,
+            if segment.up { "up" } else { "down" },
+            short(segment.received_frames),
+            short(segment.sent_frames),
+            short(segment.send_errors),
+        )?;
+    }
+    Ok(())
+}
+
+fn write_frames(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    let counters = &report.counters;
+    writeln!(
+        output,
+        "\nFrames: {} received = {} forwarded + {} replied + {} consumed + {} held + {} dropped",
+        counters.received,
+        counters.forwarded,
+        counters.replied,
+        counters.consumed,
+        counters.held,
+        counters.dropped,
+    )?;
+    for (reason, count) in counters.drops.iter().filter(|(_, count)| **count > 0) {
+        writeln!(output, "  dropped {reason:<24} {count}")?;
+    }
+    Ok(())
+}
+
+fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    for conflict in &report.conflicts {
+        let ago = report.uptime_seconds.saturating_sub(conflict.last as u64);
+        writeln!(
+            output,
+            "\nConflict: VIP {} is claimed on segment {} by {} ({}), {} times, last {} ago",
+            conflict.vip,
+            conflict.segment,
+            conflict.mac,
+            match &conflict.real_server {
+                Some(name) => format!("real server {name}"),
+                None => "no real server".to_owned(),
+            },
+            conflict.count,
+            age(ago),
+        )?;
+    }
+    Ok(())
+}
+
+fn totals_header(output: &mut dyn Write, titles: [&str; 3]) -> io::Result<()> {
+    let [a, b, c] = titles;
+    writeln!(output, "{:<33} {a:>8} {b:>8} {c:>8}", "Prot LocalAddress:Port")?;
+    writeln!(output, "  -> RemoteAddress:Port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> RouterStatus {
+        serde_json::from_str(include_str!("../../tests/data/status.json")).unwrap()
+    }
+
+    fn printed(status: &RouterStatus, views: &[View]) -> String {
+        let mut output = Vec::new();
+        write_status(&mut output, status, views).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn the_table_lines_up_as_that_of_ipvsadm() {
+        insta::assert_snapshot!(printed(&status(), &[View::Connections]), @"");
+    }
+
+    #[test]
+    fn totals_and_rates_have_tables_of_their_own() {
+        insta::assert_snapshot!(printed(&status(), &[View::Totals, View::Rates]), @"");
+    }
+
+    #[test]
+    fn a_configuration_that_is_not_running_is_named_at_the_top() {
+        let mut status = status();
+        status.configuration.error = Some("vipr.toml:3:1: unknown key `vpi`\n".to_owned());
+        let text = printed(&status, &[View::Connections]);
+        assert_eq!(
+            text.lines().nth(1),
+            Some(
+                "configuration on disk is not the one running: vipr.toml:3:1: unknown key `vpi`"
+            )
+        );
+    }
 }

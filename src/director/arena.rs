@@ -17,6 +17,12 @@ impl<T> Id<T> {
     /// Refers to no entry of any arena.
     pub const NOWHERE: Id<T> = Id { index: u32::MAX, generation: u32::MAX, of: PhantomData };
 
+    /// An id of another type with the same numbers, for tests of tables that only compare ids.
+    #[cfg(test)]
+    pub fn cast<U>(self) -> Id<U> {
+        Id { index: self.index, generation: self.generation, of: PhantomData }
+    }
+
     /// The slot, for tables kept in parallel; another entry may have it after this one.
     pub const fn index(self) -> usize {
         self.index as usize

@@ -1,6 +1,7 @@
 //! What the director has to tell a person: state changes, each a line in the log.
 
 use core::net::IpAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::wire::MacAddr;
@@ -101,5 +102,27 @@ impl core::fmt::Display for Event {
                  `vipr connections` for who holds them"
             ),
         }
+    }
+}
+
+/// Events waiting to be told; a queue of bounded length, whose newest give way: what came first
+/// explains the rest.
+#[derive(Debug, Default)]
+pub(super) struct EventQueue {
+    events: VecDeque<Event>,
+}
+
+/// Events that wait at a time; a reload of everything or a start reports one a real server.
+const EVENTS_MAX: usize = 1024;
+
+impl EventQueue {
+    pub fn push(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 }

@@ -19,15 +19,38 @@ pub mod flow;
 pub mod instant;
 pub mod report;
 pub mod scheduler;
-mod transmit;
+pub mod services;
 pub mod verdict;
 
+mod admission;
+mod announcer;
+mod answers;
+mod conflicts;
+mod fragments;
+mod hold;
+mod ingress;
+mod keyed;
+mod neighbors;
+mod rate_limit;
+mod rates;
+mod reload;
+mod resolution;
+mod segments;
+mod stations;
+mod status;
+mod timeouts;
+mod traffic;
+mod transmit;
+
+use core::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::arena::Id;
 pub use self::command::{Command, Response};
 pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
+pub use self::reload::ReloadReport;
+pub use self::services::{DestinationId, ServiceId};
 pub use self::transmit::Transmit;
 pub use self::verdict::{Action, DropReason, Verdict};
 use crate::config::Snapshot;
@@ -47,16 +70,6 @@ impl SegmentId {
     }
 }
 
-/// A real server of one service.
-#[derive(Debug)]
-pub struct Destination {}
-pub type DestinationId = Id<Destination>;
-
-/// A virtual service at run time.
-#[derive(Debug)]
-pub struct Service {}
-pub type ServiceId = Id<Service>;
-
 /// Bounds on what the wire can make the director keep or send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -64,116 +77,157 @@ pub struct Limits {
     pub hold_frames: usize,
     /// Their bytes.
     pub hold_bytes: usize,
-    /// RSTs and ICMP messages sent a second, each.
+    /// RSTs sent a second, and ICMP errors sent a second.
     pub replies_per_second: u32,
+    /// How many of them at once after a pause.
+    pub replies_burst: u32,
 }
 
 impl Default for Limits {
+    /// As many replies as Linux sends by default (`icmp_msgs_per_sec`), and a generous burst.
     fn default() -> Limits {
-        Limits { hold_frames: 256, hold_bytes: 1 << 20, replies_per_second: 1000 }
+        Limits {
+            hold_frames: 256,
+            hold_bytes: 1 << 20,
+            replies_per_second: 1000,
+            replies_burst: 200,
+        }
     }
 }
 
 /// The core of vipr.
-pub struct Director {}
-
-/// What a new configuration changed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReloadReport {
-    /// One line a difference, subject first.
-    pub changes: Vec<String>,
-    /// Segments whose port is to be opened.
-    pub segments_added: Vec<SegmentId>,
-    /// Segments whose port is to be closed.
-    pub segments_removed: Vec<SegmentId>,
+pub struct Director {
+    snapshot: Arc<Snapshot>,
+    generation: u64,
+    started: Instant,
+    segments: segments::Segments,
+    services: services::Services,
+    neighbors: neighbors::Neighbors,
+    /// Every configured real server's own address.
+    rips: keyed::KeyedMap<IpAddr, resolution::Rip>,
+    stations: stations::Stations,
+    connections: connections::ConnectionTable,
+    /// Connections that went early to make room.
+    evicted: u64,
+    /// Whether a person was told that the table is full.
+    full_told: bool,
+    fragments: fragments::FragmentTable,
+    hold: hold::HoldQueue,
+    announcer: announcer::Announcer,
+    conflicts: conflicts::Conflicts,
+    reset_limit: rate_limit::TokenBucket,
+    icmp_limit: rate_limit::TokenBucket,
+    next_sample: Instant,
+    transmit: transmit::TransmitQueue,
+    events: event::EventQueue,
+    counters: counters::Counters,
 }
 
 impl Director {
     /// A director in force with `snapshot` from `now` on. `seed` keys its hashes.
-    pub fn new(_now: Instant, _snapshot: Arc<Snapshot>, _limits: Limits, _seed: u64) -> Director {
-        todo!()
+    pub fn new(now: Instant, snapshot: Arc<Snapshot>, limits: Limits, seed: u64) -> Director {
+        let key = keyed::HashKey::from_seed(seed);
+        let limit =
+            || rate_limit::TokenBucket::new(now, limits.replies_per_second, limits.replies_burst);
+        let capacity = snapshot.router.connections_max;
+        let mut director = Director {
+            snapshot: snapshot.clone(),
+            generation: 0,
+            started: now,
+            segments: segments::Segments::default(),
+            services: services::Services::new(key),
+            neighbors: neighbors::Neighbors::new(key),
+            rips: key.map(),
+            stations: stations::Stations::new(key),
+            connections: connections::ConnectionTable::new(now, capacity, (key.0, key.1)),
+            evicted: 0,
+            full_told: false,
+            fragments: fragments::FragmentTable::new(key),
+            hold: hold::HoldQueue::new(limits.hold_frames, limits.hold_bytes),
+            announcer: announcer::Announcer::default(),
+            conflicts: conflicts::Conflicts::default(),
+            reset_limit: limit(),
+            icmp_limit: limit(),
+            next_sample: now + rates::SAMPLE_INTERVAL,
+            transmit: transmit::TransmitQueue::default(),
+            events: event::EventQueue::default(),
+            counters: counters::Counters::default(),
+        };
+        director.apply(now, snapshot);
+        director
     }
 
     /// Judges one frame that arrived on `ingress`, and rewrites it in place if it is to be
     /// forwarded.
+    #[inline]
     pub fn handle_frame(
         &mut self,
-        _now: Instant,
-        _ingress: SegmentId,
-        _frame: &mut Frame<'_>,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
     ) -> Verdict {
-        todo!()
-    }
-
-    /// Does what is due: expiry, ARP, announcements. A bounded amount; [`Self::poll_timeout`]
-    /// says when to come again.
-    pub fn handle_timeout(&mut self, _now: Instant) {
-        todo!()
-    }
-
-    /// Takes a new configuration into force.
-    pub fn apply(&mut self, _now: Instant, _next: Arc<Snapshot>) -> ReloadReport {
-        todo!()
-    }
-
-    /// Answers a question.
-    pub fn handle_command(&mut self, _now: Instant, _command: Command) -> Response {
-        todo!()
+        let verdict = self.judge(now, ingress, frame);
+        self.count(ingress, frame.bytes.len(), verdict.action);
+        verdict
     }
 
     /// Tells what the device of a segment can carry, in bytes of the IP packet, where the
     /// configuration leaves it to the device.
-    pub fn set_device_mtu(&mut self, _segment: SegmentId, _mtu: u16) {
-        todo!()
+    pub fn set_device_mtu(&mut self, segment: SegmentId, mtu: u16) {
+        self.segments.set_device_mtu(segment, mtu);
     }
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        todo!()
+        let transmit = self.transmit.pop()?;
+        if let Some(segment) = self.segments.get_mut(transmit.egress) {
+            segment.sent.add(transmit.bytes.len());
+        }
+        Some(transmit)
     }
 
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        self.events.pop()
     }
 
-    /// When [`Self::handle_timeout`] next has something to do.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// The segments in force, in the order of the configuration, with their names.
+    /// The segments in force, in the order they were first configured, with their names.
     pub fn segments(&self) -> Vec<(SegmentId, Arc<str>)> {
-        todo!()
+        self.segments.iter().map(|(id, segment)| (id, segment.name.clone())).collect()
     }
 
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
-        todo!()
+        &self.snapshot
     }
 
     /// How many configurations have been in force, this one included.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.generation
     }
 
     /// The frame balance.
     pub fn counters(&self) -> &counters::Counters {
-        todo!()
+        &self.counters
     }
 
     /// The name of a service of a verdict.
-    pub fn service_name(&self, _service: ServiceId) -> Option<&Arc<str>> {
-        todo!()
+    pub fn service_name(&self, service: ServiceId) -> Option<&Arc<str>> {
+        self.services.services.get(service).map(|service| &service.name)
     }
 
     /// The name of a real server of a verdict.
-    pub fn real_server_name(&self, _real_server: DestinationId) -> Option<&Arc<str>> {
-        todo!()
+    pub fn real_server_name(&self, real_server: DestinationId) -> Option<&Arc<str>> {
+        self.services.destinations.get(real_server).map(|destination| &destination.name)
     }
 
     /// The name of a segment.
-    pub fn segment_name(&self, _segment: SegmentId) -> Option<&Arc<str>> {
-        todo!()
+    pub fn segment_name(&self, segment: SegmentId) -> Option<&Arc<str>> {
+        self.segments.name(segment)
+    }
+
+    /// A segment's name for an event.
+    fn segment_label(&self, segment: SegmentId) -> Arc<str> {
+        self.segments.name(segment).cloned().unwrap_or_else(|| "?".into())
     }
 }

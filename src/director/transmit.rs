@@ -82,11 +82,6 @@ impl TransmitQueue {
         Some(Transmit { egress: *egress, bytes, offload: *offload })
     }
 
-    /// Frames that can still be appended.
-    pub fn room(&self) -> usize {
-        TRANSMIT_QUEUE_MAX - self.len
-    }
-
     fn free_slot(&mut self) -> Result<&mut Slot, QueueFull> {
         if self.len == TRANSMIT_QUEUE_MAX {
             return Err(QueueFull);
@@ -146,7 +141,6 @@ mod tests {
         for _ in 0..TRANSMIT_QUEUE_MAX {
             push(&mut queue, b"x").unwrap();
         }
-        assert_eq!(queue.room(), 0);
         assert_eq!(push(&mut queue, b"x"), Err(QueueFull));
         queue.pop();
         push(&mut queue, b"x").unwrap();

@@ -28,6 +28,48 @@ pub enum Action {
     Drop(DropReason),
 }
 
+impl Verdict {
+    pub(super) const fn drop(reason: DropReason) -> Verdict {
+        Verdict::new(Action::Drop(reason))
+    }
+
+    pub(super) const fn forward(egress: SegmentId) -> Verdict {
+        Verdict::new(Action::Forward { egress })
+    }
+
+    pub(super) const fn hold() -> Verdict {
+        Verdict::new(Action::Hold)
+    }
+
+    pub(super) const fn reply() -> Verdict {
+        Verdict::new(Action::Reply)
+    }
+
+    pub(super) const fn consume() -> Verdict {
+        Verdict::new(Action::Consume)
+    }
+
+    /// The same, on behalf of a service.
+    pub(super) const fn with_service(mut self, service: ServiceId) -> Verdict {
+        self.service = Some(service);
+        self
+    }
+
+    /// The same, about a real server of a service.
+    pub(super) const fn with_real_server(
+        mut self,
+        real_server: DestinationId,
+        service: ServiceId,
+    ) -> Verdict {
+        self.real_server = Some(real_server);
+        self.with_service(service)
+    }
+
+    const fn new(action: Action) -> Verdict {
+        Verdict { action, service: None, real_server: None }
+    }
+}
+
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
         /// Why a frame was dropped. Each is a counter.

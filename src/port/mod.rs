@@ -1,12 +1,22 @@
 //! How frames come and go. The only unsafe code of the program is below here.
 
+mod attachment;
 pub mod batch;
+pub mod bridge_netfilter;
+pub mod fault;
+mod link;
+mod netlink;
+pub mod open_error;
 pub mod pcap;
+pub mod tap;
 
 use std::io;
 use std::os::fd::RawFd;
 
 pub use batch::Batch;
+pub use fault::Fault;
+pub use open_error::OpenError;
+pub use tap::{TapConfig, TapPort};
 
 use crate::wire::Offload;
 

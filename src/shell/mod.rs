@@ -1,2 +1,23 @@
-//! Everything around the core that does I/O: the event loop, the control socket, signals, the
-//! watch on the configuration file, the log.
+//! Everything around the core that does I/O: the event loop, the control socket, metrics, signals,
+//! the watch on the configuration file, the log.
+//!
+//! One thread moves frames ([`event_loop`]); one reads the configuration when it changes
+//! ([`watch`]). Between them there is one atomically swapped value and a waker, no lock.
+
+pub mod clock;
+pub mod control;
+pub mod event_log;
+pub mod event_loop;
+pub mod file;
+pub mod logger;
+pub mod metrics;
+pub mod ports;
+mod prometheus;
+pub mod protocol;
+mod router;
+mod server;
+pub mod signals;
+pub mod systemd;
+mod tokens;
+pub mod watch;
+mod watched;

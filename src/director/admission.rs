@@ -1,0 +1,195 @@
+//! A packet that belongs to no connection: a new one, or none.
+
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::connections::{ConnectionState, Eviction, TableFull, TcpEvent};
+use super::flow::FlowKey;
+use super::scheduler::PickKey;
+use super::services::{DestinationId, ServiceId, Threshold};
+use super::traffic::Arrival;
+use super::{Director, DropReason, Event, Instant, Verdict};
+use crate::config::snapshot::{Persistence, Ports, Protocol};
+use crate::wire::Frame;
+
+impl Director {
+    /// TCP or UDP without a connection: scheduled if it opens one, else answered or dropped.
+    pub(super) fn judge_new_flow(
+        &mut self,
+        now: Instant,
+        frame: &mut Frame<'_>,
+        arrival: &Arrival<'_>,
+        key: FlowKey,
+    ) -> Verdict {
+        let vip = IpAddr::V4(arrival.ip.destination);
+        if !self.services.vip(vip).is_some_and(|vip| vip.configured) {
+            return Verdict::drop(DropReason::NotVip);
+        }
+        if !self.is_possible_client(arrival.ip.source) {
+            return Verdict::drop(DropReason::BadSourceAddress);
+        }
+        if let Some(looping) = self.sent_back_by(arrival.source_mac, arrival.ip.source) {
+            return self.drop_loop(now, arrival.ingress, arrival.source_mac, arrival.ip, looping);
+        }
+        let port = arrival.destination_port;
+        let Some(service) = self.services.find(vip, arrival.protocol, port) else {
+            return self.answer_unmatched(now, frame, arrival);
+        };
+        let verdict = if !opens(arrival) {
+            self.answer_unmatched(now, frame, arrival)
+        } else {
+            match self.choose(now, service, arrival) {
+                None => self.answer_no_real_server(now, frame, arrival),
+                Some(destination) => self.open(now, frame, arrival, key, service, destination),
+            }
+        };
+        verdict.with_service(service)
+    }
+
+    /// The real server for a new connection: the client's own under persistence, else the
+    /// scheduler's choice.
+    fn choose(
+        &mut self,
+        now: Instant,
+        id: ServiceId,
+        arrival: &Arrival<'_>,
+    ) -> Option<DestinationId> {
+        let client = IpAddr::V4(arrival.ip.source);
+        let vip = IpAddr::V4(arrival.ip.destination);
+        let pick = PickKey { client, client_port: arrival.source_port, vip };
+        let service = self.services.services.get(id)?;
+        let Some(persistence) = service.persistence else {
+            return self.services.schedule(id, &pick);
+        };
+        let key = template_key(&persistence, &service.key.ports, arrival);
+        let deadline = now + persistence.timeout;
+        if let Some(template) = self.connections.find(&key)
+            && let Some(known) = self.connections.get(template)
+        {
+            let destination = known.destination;
+            if now < known.deadline() && self.is_kept(id, destination) {
+                self.connections.update(template, ConnectionState::Template, deadline);
+                return Some(destination);
+            }
+            self.end_connection(template);
+        }
+        let destination = self.services.schedule(id, &pick)?;
+        // Without room for the template the connection is still worth having.
+        let _ = self.insert_connection(key, destination, ConnectionState::Template, deadline);
+        Some(destination)
+    }
+
+    /// Whether a persistent client stays with a real server: it is still one of the service's
+    /// and answers. A weight of 0 does not send its clients away (IPVS without
+    /// `expire_quiescent_template`), nor does an upper threshold.
+    fn is_kept(&self, service: ServiceId, destination: DestinationId) -> bool {
+        self.services.destinations.get(destination).is_some_and(|found| {
+            found.service == service && found.position.is_some() && found.reachable
+        })
+    }
+
+    /// Enters a new connection and hands its first packet on.
+    fn open(
+        &mut self,
+        now: Instant,
+        frame: &mut Frame<'_>,
+        arrival: &Arrival<'_>,
+        key: FlowKey,
+        service: ServiceId,
+        destination: DestinationId,
+    ) -> Verdict {
+        let one_packet = arrival.protocol == Protocol::Udp
+            && self.services.services.get(service).is_some_and(|service| service.one_packet);
+        if !one_packet {
+            let state = match arrival.protocol {
+                Protocol::Tcp => ConnectionState::None.after(TcpEvent::from(arrival.flags)),
+                Protocol::Udp | Protocol::Sctp => ConnectionState::Udp,
+            };
+            let deadline = now + state.timeout(&self.snapshot.timeouts);
+            if self.insert_connection(key, destination, state, deadline).is_err() {
+                return Verdict::drop(DropReason::ConnectionsFull);
+            }
+            let crossed = self.services.opened(destination, state.is_active());
+            self.tell_threshold(destination, crossed);
+        }
+        self.services.count_connection(destination);
+        if arrival.ip.is_fragment() {
+            self.fragments.insert(now, arrival.ip, destination);
+        }
+        self.forward(now, arrival.ingress, frame, arrival.ip, destination)
+    }
+
+    /// Enters a connection, at the cost of a half-open or closing one when the table is full.
+    fn insert_connection(
+        &mut self,
+        key: FlowKey,
+        destination: DestinationId,
+        state: ConnectionState,
+        deadline: Instant,
+    ) -> Result<(), TableFull> {
+        if self.connections.len() == self.connections.capacity() {
+            let victim = self
+                .connections
+                .oldest(Eviction::HalfOpen)
+                .or_else(|| self.connections.oldest(Eviction::Closing));
+            if !self.full_told {
+                self.full_told = true;
+                self.events.push(Event::ConnectionsFull { capacity: self.connections.capacity() });
+            }
+            self.end_connection(victim.ok_or(TableFull)?);
+            self.evicted += 1;
+        }
+        self.connections.insert(key, destination, state, deadline)?;
+        Ok(())
+    }
+
+    /// Takes a connection out of the table and out of its real server's counts.
+    pub(super) fn end_connection(&mut self, id: super::connections::ConnectionId) {
+        if let Some(connection) = self.connections.remove(id) {
+            self.ended(connection.destination, connection.state);
+        }
+    }
+
+    /// A connection of a real server has gone.
+    pub(super) fn ended(&mut self, destination: DestinationId, state: ConnectionState) {
+        if state != ConnectionState::Template {
+            let crossed = self.services.closed(destination, state.is_active());
+            self.tell_threshold(destination, crossed);
+        }
+        // Told again when it fills up after having been emptier by a sixteenth.
+        let (len, capacity) = (self.connections.len(), self.connections.capacity());
+        self.full_told &= len >= capacity - (capacity / 16).max(1);
+    }
+
+    pub(super) fn tell_threshold(&mut self, id: DestinationId, crossed: Option<Threshold>) {
+        let Some(crossed) = crossed else { return };
+        let Some(destination) = self.services.destinations.get(id) else { return };
+        let Some(service) = self.services.services.get(destination.service) else { return };
+        let (service, real_server) = (service.name.clone(), destination.name.clone());
+        let connections = destination.connections();
+        self.events.push(match crossed {
+            Threshold::Overloaded => Event::Overloaded { service, real_server, connections },
+            Threshold::Relieved => Event::Relieved { service, real_server, connections },
+        });
+    }
+}
+
+/// Whether a packet may open a connection: any UDP, and a TCP SYN that is no RST.
+fn opens(arrival: &Arrival<'_>) -> bool {
+    match arrival.protocol {
+        Protocol::Tcp => arrival.flags.syn() && !arrival.flags.rst(),
+        Protocol::Udp | Protocol::Sctp => true,
+    }
+}
+
+/// The key of a client's template: its network, and one port for all the ports of the service.
+fn template_key(persistence: &Persistence, ports: &Ports, arrival: &Arrival<'_>) -> FlowKey {
+    let client = IpAddr::V4(arrival.ip.source);
+    let client = IpNet::new(client, persistence.netmask).map_or(client, |net| net.network());
+    let port = match ports {
+        Ports::Any => 0,
+        Ports::Some(ranges) => ranges.first().map_or(0, |range| range.first),
+    };
+    FlowKey::template(arrival.ip.protocol, client, arrival.ip.destination.into(), port)
+}

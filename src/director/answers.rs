@@ -1,0 +1,161 @@
+//! What the director says to clients itself: resets, port unreachable, too big, echo replies.
+//! Within the limits that RFC 1122 and RFC 1812 set, and no faster than allowed.
+
+use core::convert::Infallible;
+
+use super::traffic::Arrival;
+use super::{Director, DropReason, Instant, SegmentId, Verdict};
+use crate::config::snapshot::{Protocol, Unmatched};
+use crate::wire::icmp::{self, IcmpError};
+use crate::wire::packet::Ipv4;
+use crate::wire::{Frame, checksum, tcp};
+
+impl Director {
+    /// VIP traffic to no service, or TCP that neither opens nor belongs to a connection.
+    pub(super) fn answer_unmatched(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Verdict {
+        match (self.snapshot.router.unmatched, arrival.protocol) {
+            (Unmatched::Drop, _) => Verdict::drop(DropReason::Unmatched),
+            (Unmatched::Reject, Protocol::Tcp) => self.answer_with_reset(now, frame, arrival),
+            (Unmatched::Reject, Protocol::Udp | Protocol::Sctp) => {
+                self.answer_unreachable(now, frame, arrival, DropReason::UnmatchedUnanswerable)
+            }
+        }
+    }
+
+    /// A connection that no real server can take: port unreachable, as IPVS answers.
+    pub(super) fn answer_no_real_server(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Verdict {
+        self.answer_unreachable(now, frame, arrival, DropReason::NoRealServer)
+    }
+
+    /// An echo request to a VIP.
+    pub(super) fn answer_echo(
+        &mut self,
+        ingress: SegmentId,
+        frame: &Frame<'_>,
+        ip: &Ipv4,
+    ) -> Verdict {
+        let Some(mac) = self.segments.get(ingress).map(|segment| segment.mac) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        if ip.is_fragment() {
+            return Verdict::drop(DropReason::FragmentUnknown);
+        }
+        let bytes = &*frame.bytes;
+        self.try_emit(ingress, |buffer| icmp::emit_echo_reply(buffer, bytes, ip, mac))
+    }
+
+    /// A packet larger than the segment of its real server carries.
+    pub(super) fn answer_too_big(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &Frame<'_>,
+        ip: &Ipv4,
+        mtu: u16,
+    ) -> Verdict {
+        let too_big = Verdict::drop(DropReason::TooBig);
+        if !ip.dont_fragment {
+            return too_big;
+        }
+        let error = IcmpError::FragmentationNeeded { mtu };
+        self.answer_with_icmp(now, ingress, frame, ip, error, DropReason::TooBig)
+    }
+
+    fn answer_with_reset(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Verdict {
+        if arrival.flags.rst() || arrival.ip.is_fragment() {
+            return Verdict::drop(DropReason::UnmatchedUnanswerable);
+        }
+        let Some(mac) = self.segments.get(arrival.ingress).map(|segment| segment.mac) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        if !self.reset_limit.take(now) {
+            return Verdict::drop(DropReason::RateLimited);
+        }
+        let pending = frame.offload.checksum_pending;
+        let bytes = &*frame.bytes;
+        self.try_emit(arrival.ingress, |buffer| {
+            tcp::emit_reset(buffer, bytes, arrival.ip, mac, pending)
+        })
+    }
+
+    fn answer_unreachable(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+        otherwise: DropReason,
+    ) -> Verdict {
+        let whole = !arrival.ip.is_fragment() && !frame.offload.checksum_pending;
+        if whole && checksum::verify_transport(frame.bytes, arrival.ip).is_err() {
+            return Verdict::drop(DropReason::TransportChecksum);
+        }
+        if arrival.protocol == Protocol::Tcp && arrival.flags.rst() {
+            return Verdict::drop(otherwise);
+        }
+        let error = IcmpError::PortUnreachable;
+        self.answer_with_icmp(now, arrival.ingress, frame, arrival.ip, error, otherwise)
+    }
+
+    /// Sends an ICMP error where the RFCs let it; else the packet drops for the reason given.
+    fn answer_with_icmp(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &Frame<'_>,
+        ip: &Ipv4,
+        error: IcmpError,
+        otherwise: DropReason,
+    ) -> Verdict {
+        let Some(mac) = self.segments.get(ingress).map(|segment| segment.mac) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        if !icmp::may_answer_with_error(ip, mac) {
+            return Verdict::drop(otherwise);
+        }
+        if !self.icmp_limit.take(now) {
+            return Verdict::drop(DropReason::RateLimited);
+        }
+        let bytes = &*frame.bytes;
+        self.try_emit(ingress, |buffer| {
+            icmp::emit_error(buffer, bytes, ip, error, mac, ip.destination);
+            Ok::<(), Infallible>(())
+        })
+    }
+
+    /// Queues an answer. A writer that fails found a wrong checksum in what was to be answered.
+    fn try_emit<E>(
+        &mut self,
+        egress: SegmentId,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Verdict {
+        match self.transmit.push_with(egress, write) {
+            Ok(Ok(())) => Verdict::reply(),
+            Ok(Err(_)) => Verdict::drop(DropReason::TransportChecksum),
+            Err(_) => Verdict::drop(DropReason::TransmitFull),
+        }
+    }
+
+    /// Queues a frame of the director's own; whether there was room.
+    pub(super) fn emit(&mut self, egress: SegmentId, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let queued = self.transmit.push_with(egress, |buffer| {
+            write(buffer);
+            Ok::<(), Infallible>(())
+        });
+        queued.is_ok()
+    }
+}

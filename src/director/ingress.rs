@@ -1,0 +1,77 @@
+//! The first look at a frame: who sent it, to whom, and what kind it is.
+
+use super::stations::Station;
+use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
+use crate::wire::frame::ETHERNET_HEADER_LEN;
+use crate::wire::packet::{self, Body};
+use crate::wire::{Frame, MacAddr};
+
+/// EtherType of ARP (RFC 826).
+const ARP: [u8; 2] = [0x08, 0x06];
+
+impl Director {
+    /// Decides about a frame; [`Director::handle_frame`] counts what was decided.
+    #[inline]
+    pub(super) fn judge(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+    ) -> Verdict {
+        let Some(segment) = self.segments.get(ingress) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        let Some((header, _)) = frame.bytes.split_first_chunk::<ETHERNET_HEADER_LEN>() else {
+            return Verdict::drop(DropReason::FrameTooShort);
+        };
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+        let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
+        let source = MacAddr([s0, s1, s2, s3, s4, s5]);
+        if !source.is_station() {
+            return Verdict::drop(DropReason::BadSourceMac);
+        }
+        if matches!(self.stations.find(source), Some(Station::Own)) {
+            return Verdict::drop(DropReason::OwnFrame);
+        }
+        if destination != segment.mac {
+            if !destination.is_multicast() {
+                return Verdict::drop(DropReason::ForeignMac);
+            }
+            if [t0, t1] != ARP {
+                return Verdict::drop(DropReason::GroupMac);
+            }
+        }
+        let packet = match packet::parse(frame.bytes) {
+            Ok(packet) => packet,
+            Err(malformed) => return Verdict::drop(malformed.into()),
+        };
+        match &packet.body {
+            Body::Ipv4(ip) => self.judge_ipv4(now, ingress, frame, source, ip),
+            Body::Arp(arp) => self.judge_arp(now, ingress, &packet, arp),
+            Body::Ipv6 => Verdict::drop(DropReason::Ipv6Unsupported),
+            Body::Vlan => Verdict::drop(DropReason::VlanTag),
+            Body::Other(_) => Verdict::drop(DropReason::EtherTypeUnsupported),
+        }
+    }
+
+    /// Enters a verdict into the frame balance.
+    #[inline]
+    pub(super) fn count(&mut self, ingress: SegmentId, bytes: usize, action: Action) {
+        self.counters.received += 1;
+        if let Some(segment) = self.segments.get_mut(ingress) {
+            segment.received.add(bytes);
+        }
+        match action {
+            Action::Forward { egress } => {
+                self.counters.forwarded += 1;
+                if let Some(segment) = self.segments.get_mut(egress) {
+                    segment.sent.add(bytes);
+                }
+            }
+            Action::Reply => self.counters.replied += 1,
+            Action::Consume => self.counters.consumed += 1,
+            Action::Hold => self.counters.held += 1,
+            Action::Drop(reason) => self.counters.count_drop(reason),
+        }
+    }
+}

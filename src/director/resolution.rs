@@ -1,0 +1,282 @@
+//! Address resolution: ARP answered for VIPs and DIPs and for nothing else, real servers' MACs
+//! learnt from ARP, other claimants of a VIP noticed, and the ARP the director itself sends.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use super::neighbors::{self, Heard, NeighborId};
+use super::stations::Station;
+use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict, announcer};
+use crate::wire::arp::{ArpOperation, ArpPacket};
+use crate::wire::packet::Packet;
+use crate::wire::{Frame, MacAddr};
+
+/// ARP packets sent by one call of `handle_timeout`, at most; the rest follows at once.
+const ARP_PER_TIMEOUT_MAX: usize = 64;
+
+/// MACs remembered for one RIP on VIP segments, at most.
+const LEARNT_PER_RIP_MAX: usize = 4;
+
+/// A real server's own address, and the cards it may be recognised by beside the one it is
+/// reached at.
+#[derive(Debug)]
+pub(super) struct Rip {
+    /// One of the real servers with this address, for naming it.
+    pub destination: DestinationId,
+    /// `vip_mac` of the configuration.
+    pub configured: Vec<MacAddr>,
+    /// Whatever answered for the RIP on a VIP segment.
+    pub learnt: Vec<MacAddr>,
+}
+
+impl Director {
+    pub(super) fn judge_arp(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        packet: &Packet,
+        arp: &ArpPacket,
+    ) -> Verdict {
+        if !arp.sender_mac.is_station() || !is_possible_sender(arp.sender) {
+            return Verdict::drop(DropReason::ArpMalformed);
+        }
+        if matches!(self.stations.find(arp.sender_mac), Some(Station::Own)) {
+            return Verdict::drop(DropReason::OwnFrame);
+        }
+        if self.is_claim(ingress, arp.sender.into()) {
+            self.note_claim(now, ingress, arp);
+            return Verdict::consume();
+        }
+        let heard = self.hear(now, ingress, arp);
+        if arp.operation == ArpOperation::Request && self.is_answered(ingress, packet, arp.target) {
+            return self.answer_arp(ingress, packet, arp);
+        }
+        if heard { Verdict::consume() } else { Verdict::drop(DropReason::ArpNotOurs) }
+    }
+
+    /// Sends the ARP that is due: requests for real servers' MACs, announcements.
+    pub(super) fn send_due_arp(&mut self, now: Instant) {
+        for _ in 0..ARP_PER_TIMEOUT_MAX {
+            match self.neighbors.poll(now) {
+                None => break,
+                Some(neighbors::Due::Ask { neighbor, of }) => self.ask(neighbor, of),
+                Some(neighbors::Due::Down { neighbor, probes }) => {
+                    self.neighbor_down(neighbor, probes);
+                }
+            }
+        }
+        let announce = self.snapshot.announce;
+        for _ in 0..ARP_PER_TIMEOUT_MAX {
+            match self.announcer.poll(now, &announce) {
+                None => break,
+                Some(announcer::Due::Vip { vip, segment }) => self.announce(vip, segment),
+                Some(announcer::Due::Refresh { segment, turn }) => {
+                    let vips = self.services.configured_vips();
+                    let mut vips = vips.iter().filter(|vip| vip.is_ipv4()).collect::<Vec<_>>();
+                    if !vips.is_empty() {
+                        let vip = *vips.swap_remove(turn % vips.len());
+                        self.announce(vip, segment);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a sender address on this segment can only be the director's: a VIP announced there.
+    fn is_claim(&self, ingress: SegmentId, sender: IpAddr) -> bool {
+        self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips())
+            && self.services.vip(sender).is_some_and(|vip| vip.configured)
+    }
+
+    fn note_claim(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) {
+        let vip = IpAddr::V4(arp.sender);
+        let real_server = match self.stations.find(arp.sender_mac) {
+            Some(Station::RealServers(list)) => list
+                .first()
+                .and_then(|&(_, id)| self.services.destinations.get(id))
+                .map(|destination| destination.name.clone()),
+            _ => None,
+        };
+        let mac = arp.sender_mac;
+        let reaction = self.conflicts.claim(now, vip, ingress, mac, real_server.as_ref());
+        if reaction.defend {
+            self.announcer.once(now, vip, ingress);
+        }
+        if reaction.tell {
+            let segment = self.segment_label(ingress);
+            self.events.push(Event::Conflict { vip, segment, mac, real_server });
+        }
+    }
+
+    /// Learns from an ARP packet's sender; whether it told anything about a real server.
+    fn hear(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) -> bool {
+        let (sender, mac) = (IpAddr::V4(arp.sender), arp.sender_mac);
+        match self.neighbors.hear(now, ingress, sender, mac) {
+            Heard::Stranger => self.recognise(ingress, sender, mac),
+            Heard::Known => true,
+            Heard::Up { neighbor, before } => {
+                self.neighbor_up(neighbor, mac, before);
+                true
+            }
+            Heard::Moved { neighbor, from } => {
+                if let Some(known) = self.neighbors.get(neighbor) {
+                    self.events.push(Event::NeighborMoved {
+                        real_server: known.name.clone(),
+                        address: known.address,
+                        segment: self.segment_label(ingress),
+                        from,
+                        to: mac,
+                    });
+                }
+                self.rebuild_stations();
+                true
+            }
+        }
+    }
+
+    /// A real server's RIP on a VIP segment it is not reached on: a card of it is here, by which
+    /// it may be recognised when it sends frames back.
+    fn recognise(&mut self, ingress: SegmentId, sender: IpAddr, mac: MacAddr) -> bool {
+        let on_vip_segment =
+            self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips());
+        let Some(card) = self.rips.get_mut(&sender).filter(|_| on_vip_segment) else {
+            return false;
+        };
+        if card.learnt.len() < LEARNT_PER_RIP_MAX && !card.learnt.contains(&mac) {
+            card.learnt.push(mac);
+            self.stations.add_real_server(mac, sender, card.destination);
+        }
+        true
+    }
+
+    /// Whether a request for this address is answered: a VIP on a VIP segment, a DIP on its own.
+    /// A VIP with only old connections left is confirmed to those who ask by unicast.
+    fn is_answered(&self, ingress: SegmentId, packet: &Packet, target: Ipv4Addr) -> bool {
+        let Some(segment) = self.segments.get(ingress) else { return false };
+        let target = IpAddr::V4(target);
+        if segment.has_address(target) {
+            return true;
+        }
+        segment.role.has_vips()
+            && self
+                .services
+                .vip(target)
+                .is_some_and(|vip| vip.configured || packet.destination == segment.mac)
+    }
+
+    fn answer_arp(&mut self, ingress: SegmentId, packet: &Packet, arp: &ArpPacket) -> Verdict {
+        let Some(segment) = self.segments.get(ingress) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        let reply = arp.reply(segment.mac);
+        if self.emit(ingress, |buffer| reply.emit(buffer, packet.source)) {
+            Verdict::reply()
+        } else {
+            Verdict::drop(DropReason::TransmitFull)
+        }
+    }
+
+    fn ask(&mut self, id: NeighborId, of: Option<MacAddr>) {
+        let Some(neighbor) = self.neighbors.get(id) else { return };
+        let IpAddr::V4(target) = neighbor.address else { return };
+        let egress = neighbor.segment;
+        let Some(segment) = self.segments.get(egress) else { return };
+        let sender = match segment.source_for(neighbor.address) {
+            Some(IpAddr::V4(sender)) => sender,
+            // A probe: the sender is not known, and no one enters it (RFC 5227, 2.1.1).
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let request = ArpPacket::request(segment.mac, sender, target);
+        self.emit(egress, |buffer| request.emit(buffer, of.unwrap_or(MacAddr::BROADCAST)));
+    }
+
+    fn announce(&mut self, vip: IpAddr, egress: SegmentId) {
+        let IpAddr::V4(address) = vip else { return };
+        let Some(segment) = self.segments.get(egress) else { return };
+        let announcement = ArpPacket::announcement(segment.mac, address);
+        self.emit(egress, |buffer| announcement.emit(buffer, MacAddr::BROADCAST));
+    }
+
+    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr, before: Option<MacAddr>) {
+        let Some(neighbor) = self.neighbors.get(id) else { return };
+        self.events.push(Event::NeighborUp {
+            real_server: neighbor.name.clone(),
+            address: neighbor.address,
+            segment: self.segment_label(neighbor.segment),
+            mac,
+        });
+        let (egress, address) = (neighbor.segment, neighbor.address);
+        for &user in &neighbor.users {
+            self.services.set_reachable(user, true);
+        }
+        if let Some(rip) = self.rips.get(&address) {
+            self.stations.add_real_server(mac, address, rip.destination);
+        }
+        if before.is_some_and(|before| before != mac) {
+            self.rebuild_stations();
+        }
+        self.release_held(id, egress, mac);
+    }
+
+    fn neighbor_down(&mut self, id: NeighborId, probes: u32) {
+        let Some(neighbor) = self.neighbors.get(id) else { return };
+        self.events.push(Event::NeighborDown {
+            real_server: neighbor.name.clone(),
+            address: neighbor.address,
+            segment: self.segment_label(neighbor.segment),
+            probes,
+        });
+        for &user in &neighbor.users {
+            self.services.set_reachable(user, false);
+        }
+        self.drop_held(id);
+    }
+
+    /// Sends what was held for a neighbor that was found.
+    pub(super) fn release_held(&mut self, id: NeighborId, egress: SegmentId, mac: MacAddr) {
+        let Some(source) = self.segments.get(egress).map(|segment| segment.mac) else {
+            return self.drop_held(id);
+        };
+        for mut held in self.hold.take(id) {
+            self.counters.held -= 1;
+            let offload = held.offload;
+            Frame { bytes: &mut held.bytes, offload }.rewrite_macs(mac, source);
+            match self.transmit.push(egress, held.bytes, offload) {
+                Ok(()) => self.counters.forwarded += 1,
+                Err(_) => self.counters.count_drop(DropReason::TransmitFull),
+            }
+        }
+    }
+
+    /// Gives up on what was held for a neighbor.
+    pub(super) fn drop_held(&mut self, id: NeighborId) {
+        for _ in self.hold.take(id) {
+            self.counters.held -= 1;
+            self.counters.count_drop(DropReason::HoldExpired);
+        }
+    }
+
+    /// Enters every known station anew, after one changed.
+    pub(super) fn rebuild_stations(&mut self) {
+        self.stations.clear();
+        for (_, segment) in self.segments.iter() {
+            self.stations.add_own(segment.mac);
+        }
+        for (&address, rip) in &self.rips {
+            for &mac in rip.configured.iter().chain(&rip.learnt) {
+                self.stations.add_real_server(mac, address, rip.destination);
+            }
+        }
+        for (_, neighbor) in self.neighbors.iter() {
+            if let Some(mac) = neighbor.mac()
+                && let Some(rip) = self.rips.get(&neighbor.address)
+            {
+                self.stations.add_real_server(mac, neighbor.address, rip.destination);
+            }
+        }
+    }
+}
+
+/// Whether a single host can have the address, or has none yet (a probe's 0.0.0.0).
+fn is_possible_sender(sender: Ipv4Addr) -> bool {
+    !sender.is_multicast() && !sender.is_broadcast() && !sender.is_loopback()
+}

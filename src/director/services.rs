@@ -1,0 +1,357 @@
+//! Virtual services and their real servers at run time, and how a packet finds its service.
+//!
+//! Keeps three things in step: what a real server's connections count, whether it may be given
+//! more, and what its service's scheduler sees of it.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use super::SegmentId;
+use super::arena::{Arena, Id};
+use super::counters::Traffic;
+use super::instant::Instant;
+use super::keyed::{HashKey, KeyedMap};
+use super::neighbors::NeighborId;
+use super::rates::RateEstimator;
+use super::scheduler::{Candidate, PickKey, Scheduler};
+use crate::config::snapshot::{Persistence, Ports, Protocol};
+
+pub type ServiceId = Id<Service>;
+pub type DestinationId = Id<Destination>;
+
+/// What a service goes by across reloads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ServiceKey {
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub ports: Ports,
+}
+
+/// A virtual service at run time.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) name: Arc<str>,
+    pub(super) key: ServiceKey,
+    pub(super) scheduler: Scheduler,
+    pub(super) persistence: Option<Persistence>,
+    pub(super) one_packet: bool,
+    /// False once the configuration has dropped it; it stays while connections remain.
+    pub(super) configured: bool,
+    /// Configured real servers, in the order of the configuration.
+    pub(super) destinations: Vec<DestinationId>,
+    /// What the scheduler sees of `destinations`, by position.
+    pub(super) candidates: Vec<Candidate>,
+    /// Real servers no longer configured whose connections finish.
+    pub(super) draining: Vec<DestinationId>,
+    pub(super) traffic: Traffic,
+    pub(super) rates: RateEstimator,
+}
+
+/// A real server of one service, at run time.
+#[derive(Debug)]
+pub struct Destination {
+    pub(super) name: Arc<str>,
+    pub(super) service: ServiceId,
+    /// Where it stands among its service's destinations; `None` while draining.
+    pub(super) position: Option<u32>,
+    pub(super) address: IpAddr,
+    pub(super) segment: SegmentId,
+    pub(super) neighbor: NeighborId,
+    pub(super) weight: u32,
+    pub(super) upper_threshold: u32,
+    pub(super) lower_threshold: u32,
+    pub(super) overloaded: bool,
+    /// Whether its neighbor may be given new connections.
+    pub(super) reachable: bool,
+    pub(super) active: u32,
+    pub(super) inactive: u32,
+    pub(super) traffic: Traffic,
+    pub(super) rates: RateEstimator,
+    /// When a person was last told that it sends frames back.
+    pub(super) loop_told: Option<Instant>,
+}
+
+/// A real server crossed one of its thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threshold {
+    Overloaded,
+    Relieved,
+}
+
+/// All services and real servers.
+pub(super) struct Services {
+    pub services: Arena<Service>,
+    pub destinations: Arena<Destination>,
+    /// Configured services, in the order of the configuration.
+    pub order: Vec<ServiceId>,
+    vips: KeyedMap<IpAddr, Vip>,
+    by_port: KeyedMap<(IpAddr, Protocol), PortTable>,
+    hash_key: HashKey,
+}
+
+/// A virtual address and its services.
+#[derive(Debug, Default)]
+pub(super) struct Vip {
+    /// Announced, and open to new connections. False once only old connections remain.
+    pub configured: bool,
+    pub services: Vec<ServiceId>,
+}
+
+/// The services of one VIP and protocol: an exact port beats a range beats any.
+#[derive(Debug)]
+struct PortTable {
+    exact: KeyedMap<u16, ServiceId>,
+    /// Sorted, without overlaps.
+    ranges: Vec<(u16, u16, ServiceId)>,
+    any: Option<ServiceId>,
+}
+
+impl Services {
+    pub fn new(hash_key: HashKey) -> Services {
+        Services {
+            services: Arena::default(),
+            destinations: Arena::default(),
+            order: Vec::new(),
+            vips: hash_key.map(),
+            by_port: hash_key.map(),
+            hash_key,
+        }
+    }
+
+    /// The service that new traffic to this address and port belongs to.
+    pub fn find(&self, vip: IpAddr, protocol: Protocol, port: u16) -> Option<ServiceId> {
+        let table = self.by_port.get(&(vip, protocol))?;
+        if let Some(&service) = table.exact.get(&port) {
+            return Some(service);
+        }
+        let after = table.ranges.partition_point(|&(first, _, _)| first <= port);
+        if let Some(&(_, last, service)) = after.checked_sub(1).and_then(|i| table.ranges.get(i))
+            && port <= last
+        {
+            return Some(service);
+        }
+        table.any
+    }
+
+    /// The VIP with this address: configured, or with connections left.
+    pub fn vip(&self, address: IpAddr) -> Option<&Vip> {
+        self.vips.get(&address)
+    }
+
+    /// Configured VIPs, in the order of their first service.
+    pub fn configured_vips(&self) -> Vec<IpAddr> {
+        let mut vips = Vec::new();
+        for service in self.order.iter().filter_map(|&id| self.services.get(id)) {
+            if !vips.contains(&service.key.vip) {
+                vips.push(service.key.vip);
+            }
+        }
+        vips
+    }
+
+    /// Whether one of a VIP's services can take a connection.
+    pub fn vip_is_up(&self, vip: &Vip) -> bool {
+        vip.services
+            .iter()
+            .filter_map(|&id| self.services.get(id))
+            .any(|service| service.configured && service.is_up())
+    }
+
+    /// Chooses a real server for a new connection.
+    pub fn schedule(&mut self, id: ServiceId, key: &PickKey) -> Option<DestinationId> {
+        let service = self.services.get_mut(id)?;
+        let chosen = service.scheduler.pick(&service.candidates, key)?;
+        service.destinations.get(chosen).copied()
+    }
+
+    /// Counts a packet handed to a real server.
+    #[inline]
+    pub fn count_packet(&mut self, id: DestinationId, bytes: u64) {
+        let Some(destination) = self.destinations.get_mut(id) else { return };
+        destination.traffic.packets += 1;
+        destination.traffic.bytes += bytes;
+        if let Some(service) = self.services.get_mut(destination.service) {
+            service.traffic.packets += 1;
+            service.traffic.bytes += bytes;
+        }
+    }
+
+    /// Counts a scheduling decision.
+    pub fn count_connection(&mut self, id: DestinationId) {
+        let Some(destination) = self.destinations.get_mut(id) else { return };
+        destination.traffic.connections += 1;
+        if let Some(service) = self.services.get_mut(destination.service) {
+            service.traffic.connections += 1;
+        }
+    }
+
+    /// A connection to a real server is there now.
+    pub fn opened(&mut self, id: DestinationId, active: bool) -> Option<Threshold> {
+        self.change(id, |destination| *destination.count(active) += 1)
+    }
+
+    /// A connection to a real server is gone. A draining one goes with its last.
+    pub fn closed(&mut self, id: DestinationId, active: bool) -> Option<Threshold> {
+        let crossed = self.change(id, |destination| {
+            let count = destination.count(active);
+            *count = count.saturating_sub(1);
+        });
+        self.remove_if_drained(id);
+        crossed
+    }
+
+    /// A connection became active, or inactive.
+    pub fn shifted(&mut self, id: DestinationId, now_active: bool) -> Option<Threshold> {
+        self.change(id, |destination| {
+            let from = destination.count(!now_active);
+            *from = from.saturating_sub(1);
+            *destination.count(now_active) += 1;
+        })
+    }
+
+    /// A real server's neighbor became usable, or ceased to be.
+    pub fn set_reachable(&mut self, id: DestinationId, reachable: bool) {
+        self.change(id, |destination| destination.reachable = reachable);
+    }
+
+    /// Takes a draining real server without connections out, and with the last one its service.
+    pub fn remove_if_drained(&mut self, id: DestinationId) {
+        let Some(destination) = self.destinations.get(id) else { return };
+        if destination.position.is_some() || destination.connections() > 0 {
+            return;
+        }
+        let service_id = destination.service;
+        self.destinations.remove(id);
+        let Some(service) = self.services.get_mut(service_id) else { return };
+        service.draining.retain(|&draining| draining != id);
+        self.remove_service_if_gone(service_id);
+    }
+
+    /// Takes a service out that is neither configured nor has connections.
+    pub fn remove_service_if_gone(&mut self, id: ServiceId) {
+        let Some(service) = self.services.get(id) else { return };
+        if service.configured || !service.draining.is_empty() {
+            return;
+        }
+        let vip = service.key.vip;
+        self.services.remove(id);
+        if let Some(entry) = self.vips.get_mut(&vip) {
+            entry.services.retain(|&service| service != id);
+            if entry.services.is_empty() {
+                self.vips.remove(&vip);
+            }
+        }
+    }
+
+    /// Makes the look-up tables anew from the services there are.
+    pub fn rebuild_lookup(&mut self) {
+        self.vips.clear();
+        self.by_port.clear();
+        for (id, service) in self.services.iter() {
+            let vip = self.vips.entry(service.key.vip).or_default();
+            vip.configured |= service.configured;
+            vip.services.push(id);
+        }
+        for &id in &self.order {
+            let Some(service) = self.services.get(id) else { continue };
+            let ServiceKey { vip, protocol, ports } = &service.key;
+            let table = self.by_port.entry((*vip, *protocol)).or_insert_with(|| PortTable {
+                exact: self.hash_key.map(),
+                ranges: Vec::new(),
+                any: None,
+            });
+            match ports {
+                Ports::Any => table.any = Some(id),
+                Ports::Some(ranges) => {
+                    for range in ranges {
+                        if range.is_exact() {
+                            table.exact.insert(range.first, id);
+                        } else {
+                            table.ranges.push((range.first, range.last, id));
+                        }
+                    }
+                }
+            }
+        }
+        for table in self.by_port.values_mut() {
+            table.ranges.sort_unstable();
+        }
+    }
+
+    /// Makes what a service's scheduler sees anew from its real servers.
+    pub fn rebuild_candidates(&mut self, id: ServiceId) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.candidates.clear();
+        for (position, &destination) in service.destinations.iter().enumerate() {
+            if let Some(destination) = self.destinations.get_mut(destination) {
+                destination.position = Some(position as u32);
+                service.candidates.push(destination.candidate());
+            }
+        }
+        service.scheduler.candidates_changed(&service.candidates);
+    }
+
+    /// Changes a real server and keeps its service's view of it, and its overload, in step.
+    fn change(
+        &mut self,
+        id: DestinationId,
+        change: impl FnOnce(&mut Destination),
+    ) -> Option<Threshold> {
+        let destination = self.destinations.get_mut(id)?;
+        change(destination);
+        let crossed = destination.check_thresholds();
+        if let Some(position) = destination.position
+            && let Some(service) = self.services.get_mut(destination.service)
+            && let Some(candidate) = service.candidates.get_mut(position as usize)
+        {
+            *candidate = destination.candidate();
+        }
+        crossed
+    }
+}
+
+impl Service {
+    /// Whether a real server can take a connection.
+    pub(super) fn is_up(&self) -> bool {
+        self.candidates.iter().any(|candidate| candidate.available && candidate.weight > 0)
+    }
+}
+
+impl Destination {
+    /// Connections of any kind.
+    pub(super) fn connections(&self) -> u32 {
+        self.active + self.inactive
+    }
+
+    /// What the scheduler sees of it.
+    pub(super) fn candidate(&self) -> Candidate {
+        Candidate {
+            weight: self.weight,
+            available: self.reachable && !self.overloaded,
+            active: self.active,
+            inactive: self.inactive,
+        }
+    }
+
+    fn count(&mut self, active: bool) -> &mut u32 {
+        if active { &mut self.active } else { &mut self.inactive }
+    }
+
+    /// IPVS's hysteresis: overloaded from the upper threshold on, until below the lower one, or
+    /// below three quarters of the upper one if there is no lower.
+    pub(super) fn check_thresholds(&mut self) -> Option<Threshold> {
+        let connections = u64::from(self.connections());
+        let (upper, lower) = (u64::from(self.upper_threshold), u64::from(self.lower_threshold));
+        if upper > 0 && connections >= upper && !self.overloaded {
+            self.overloaded = true;
+            return Some(Threshold::Overloaded);
+        }
+        let relieved =
+            upper == 0 || if lower > 0 { connections < lower } else { connections * 4 < upper * 3 };
+        if self.overloaded && relieved {
+            self.overloaded = false;
+            return Some(Threshold::Relieved);
+        }
+        None
+    }
+}

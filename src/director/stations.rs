@@ -1,0 +1,105 @@
+//! Whose MAC address is this? Asked of every frame's source, to notice one's own frames and
+//! those that a real server sends back.
+
+use core::net::IpAddr;
+
+use super::DestinationId;
+use super::keyed::{HashKey, KeyedMap};
+use crate::wire::MacAddr;
+
+/// A station that the director knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Station {
+    /// The director itself.
+    Own,
+    /// A machine with these real servers on it, by RIP.
+    RealServers(Vec<(IpAddr, DestinationId)>),
+}
+
+/// Stations by MAC address. Rebuilt when one changes, which is rare; asked for each frame, and
+/// nearly always in vain, which the filter makes cheap.
+#[derive(Debug)]
+pub(super) struct Stations {
+    by_mac: KeyedMap<MacAddr, Station>,
+    filter: [u64; FILTER_WORDS],
+}
+
+const FILTER_WORDS: usize = 128;
+
+impl Stations {
+    pub fn new(key: HashKey) -> Stations {
+        Stations { by_mac: key.map(), filter: [0; FILTER_WORDS] }
+    }
+
+    /// Forgets everyone.
+    pub fn clear(&mut self) {
+        self.by_mac.clear();
+        self.filter = [0; FILTER_WORDS];
+    }
+
+    /// Adds a MAC of the director's own.
+    pub fn add_own(&mut self, mac: MacAddr) {
+        self.mark(mac);
+        self.by_mac.insert(mac, Station::Own);
+    }
+
+    /// Adds a MAC of the machine that has this RIP. One machine may have several.
+    pub fn add_real_server(&mut self, mac: MacAddr, rip: IpAddr, destination: DestinationId) {
+        self.mark(mac);
+        match self.by_mac.entry(mac).or_insert_with(|| Station::RealServers(Vec::new())) {
+            Station::Own => {}
+            Station::RealServers(list) => {
+                if !list.iter().any(|&(known, _)| known == rip) {
+                    list.push((rip, destination));
+                }
+            }
+        }
+    }
+
+    /// The station with this MAC, if it is known.
+    #[inline]
+    pub fn find(&self, mac: MacAddr) -> Option<&Station> {
+        let (word, bit) = filter_position(mac);
+        if self.filter[word] & bit == 0 {
+            return None;
+        }
+        self.by_mac.get(&mac)
+    }
+
+    fn mark(&mut self, mac: MacAddr) {
+        let (word, bit) = filter_position(mac);
+        self.filter[word] |= bit;
+    }
+}
+
+/// Multiplicative hashing; the filter only saves look-ups, so it needs no secret.
+fn filter_position(mac: MacAddr) -> (usize, u64) {
+    let hash = mac.to_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51;
+    ((hash >> 6) as usize % FILTER_WORDS, 1 << (hash & 63))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::arena::Arena;
+
+    #[test]
+    fn a_machine_is_known_by_each_mac_with_all_its_addresses() {
+        let mut arena = Arena::default();
+        let id = arena.insert(()).cast();
+        let (a, b, c) =
+            (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]), MacAddr([2, 0, 0, 0, 0, 3]));
+        let rip = |last| IpAddr::from([10, 0, 0, last]);
+        let mut stations = Stations::new(HashKey(1, 2));
+        stations.add_own(c);
+        stations.add_real_server(a, rip(1), id);
+        stations.add_real_server(a, rip(2), id);
+        stations.add_real_server(a, rip(2), id);
+        stations.add_real_server(c, rip(3), id);
+        assert_eq!(stations.find(a), Some(&Station::RealServers(vec![(rip(1), id), (rip(2), id)])));
+        assert_eq!(stations.find(b), None);
+        assert_eq!(stations.find(c), Some(&Station::Own), "the director's own MAC stays its own");
+        stations.clear();
+        assert_eq!(stations.find(a), None);
+    }
+}

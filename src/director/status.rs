@@ -1,0 +1,186 @@
+//! Answers to questions: what `status` and `connections` show.
+
+use super::report::{
+    ConflictReport, ConnectionReport, ConnectionsPage, ConnectionsSummary, CountersReport,
+    RealServerReport, RealServerState, SegmentReport, ServiceReport, StatusReport,
+};
+use super::services::{Destination, Service};
+use super::{Command, Director, DropReason, Instant, Response, ServiceId};
+
+/// Connections in one page of `connections`: about 0.2 ms of work.
+const PAGE_CONNECTIONS: u32 = 512;
+
+impl Director {
+    /// Answers a question.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
+        match command {
+            Command::Status => Response::Status(Box::new(self.status(now))),
+            Command::Connections { cursor } => {
+                Response::Connections(self.connections_page(now, cursor))
+            }
+        }
+    }
+
+    fn status(&self, now: Instant) -> StatusReport {
+        StatusReport {
+            name: self.snapshot.router.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: self.generation,
+            uptime_seconds: now.since(self.started).as_secs(),
+            connections: ConnectionsSummary {
+                current: self.connections.len(),
+                max: self.connections.capacity(),
+                evicted: self.evicted,
+            },
+            services: self.service_reports(),
+            segments: self.segment_reports(),
+            counters: self.counters_report(),
+            conflicts: self.conflict_reports(),
+        }
+    }
+
+    /// Configured services in their order, then those that only have old connections.
+    fn service_reports(&self) -> Vec<ServiceReport> {
+        let retired = self.services.services.iter().filter(|(_, service)| !service.configured);
+        let ids: Vec<ServiceId> =
+            self.services.order.iter().copied().chain(retired.map(|(id, _)| id)).collect();
+        ids.into_iter()
+            .filter_map(|id| self.services.services.get(id))
+            .map(|service| self.service_report(service))
+            .collect()
+    }
+
+    fn service_report(&self, service: &Service) -> ServiceReport {
+        let real_servers = service
+            .destinations
+            .iter()
+            .chain(&service.draining)
+            .filter_map(|&id| self.services.destinations.get(id))
+            .map(|destination| self.real_server_report(destination))
+            .collect();
+        ServiceReport {
+            name: service.name.to_string(),
+            vip: service.key.vip,
+            protocol: service.key.protocol,
+            ports: service.key.ports.to_string(),
+            scheduler: service.scheduler.kind(),
+            persistence: service.persistence.map(|persistence| persistence.timeout.as_secs()),
+            up: service.configured && service.is_up(),
+            configured: service.configured,
+            traffic: service.traffic,
+            rates: service.rates.rates(),
+            real_servers,
+        }
+    }
+
+    fn real_server_report(&self, destination: &Destination) -> RealServerReport {
+        let neighbor = self.neighbors.get(destination.neighbor);
+        let resolving = neighbor.is_some_and(|neighbor| neighbor.is_resolving());
+        let state = match destination {
+            Destination { position: None, .. } => RealServerState::Draining,
+            Destination { reachable: false, .. } => RealServerState::Down,
+            Destination { weight: 0, .. } => RealServerState::Quiesced,
+            Destination { overloaded: true, .. } => RealServerState::Overloaded,
+            _ if resolving => RealServerState::Resolving,
+            _ => RealServerState::Up,
+        };
+        RealServerReport {
+            name: destination.name.to_string(),
+            address: destination.address,
+            segment: self.segment_label(destination.segment).to_string(),
+            mac: neighbor.and_then(|neighbor| neighbor.mac()),
+            weight: destination.weight,
+            state,
+            active: destination.active,
+            inactive: destination.inactive,
+            traffic: destination.traffic,
+            rates: destination.rates.rates(),
+        }
+    }
+
+    fn segment_reports(&self) -> Vec<SegmentReport> {
+        let configured = &self.snapshot.segments;
+        self.segments
+            .iter()
+            .filter_map(|(_, segment)| {
+                let config = configured.iter().find(|config| config.name == segment.name)?;
+                Some(SegmentReport {
+                    name: segment.name.to_string(),
+                    role: segment.role,
+                    tap: config.tap.to_string(),
+                    bridge: config.bridge.as_ref().map(|bridge| bridge.to_string()),
+                    mac: segment.mac,
+                    mtu: segment.mtu(),
+                    addresses: segment.addresses.iter().map(|net| net.to_string()).collect(),
+                    received_frames: segment.received.frames,
+                    received_bytes: segment.received.bytes,
+                    sent_frames: segment.sent.frames,
+                    sent_bytes: segment.sent.bytes,
+                    send_errors: 0,
+                    up: true,
+                })
+            })
+            .collect()
+    }
+
+    fn counters_report(&self) -> CountersReport {
+        let counters = &self.counters;
+        CountersReport {
+            received: counters.received,
+            forwarded: counters.forwarded,
+            replied: counters.replied,
+            consumed: counters.consumed,
+            held: counters.held,
+            dropped: counters.dropped(),
+            drops: DropReason::ALL
+                .iter()
+                .map(|&reason| (reason.name().to_owned(), counters.drops(reason)))
+                .collect(),
+        }
+    }
+
+    fn conflict_reports(&self) -> Vec<ConflictReport> {
+        self.conflicts
+            .iter()
+            .map(|claimant| ConflictReport {
+                vip: claimant.vip,
+                segment: self.segment_label(claimant.segment).to_string(),
+                mac: claimant.mac,
+                real_server: claimant.real_server.as_ref().map(|name| name.to_string()),
+                first: claimant.first.since(self.started).as_secs_f64(),
+                last: claimant.last.since(self.started).as_secs_f64(),
+                count: claimant.count,
+            })
+            .collect()
+    }
+
+    fn connections_page(&self, now: Instant, cursor: u32) -> ConnectionsPage {
+        let mut connections = Vec::new();
+        let next = self.connections.page(cursor, PAGE_CONNECTIONS, |connection| {
+            let key = connection.key();
+            let Some(destination) = self.services.destinations.get(connection.destination) else {
+                return;
+            };
+            let Some(protocol) = key.protocol() else { return };
+            let remaining = connection.deadline().since(now);
+            if remaining.is_zero() {
+                return;
+            }
+            connections.push(ConnectionReport {
+                protocol,
+                expires_seconds: remaining.as_secs(),
+                state: connection.state,
+                client: key.client(),
+                client_port: key.client_port(),
+                vip: key.vip(),
+                virtual_port: key.virtual_port(),
+                service: self
+                    .service_name(destination.service)
+                    .map_or_else(String::new, |name| name.to_string()),
+                real_server: destination.name.to_string(),
+                real_server_address: destination.address,
+            });
+        });
+        ConnectionsPage { connections, next }
+    }
+}

@@ -1,0 +1,46 @@
+//! What happens by itself: expiry, ARP, announcements, rates. A bounded amount at a time.
+
+use super::{Director, Instant, rates};
+
+/// Connections looked at by one call of `handle_timeout`, at most; the rest follows at once.
+/// About 0.1 ms of work, so that frames need not wait for a million expiries.
+const EXPIRY_BUDGET: u32 = 1024;
+
+impl Director {
+    /// Does what is due: expiry, ARP, announcements. A bounded amount; [`Self::poll_timeout`]
+    /// says when to come again.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.send_due_arp(now);
+        let mut budget = EXPIRY_BUDGET;
+        while let Some(connection) = self.connections.expire(now, &mut budget) {
+            self.ended(connection.destination, connection.state);
+        }
+        if self.next_sample <= now {
+            self.sample_rates();
+            // A pause in time (a suspended machine, a gap in a capture) is one sample.
+            self.next_sample = now + rates::SAMPLE_INTERVAL;
+        }
+    }
+
+    /// When [`Self::handle_timeout`] next has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.neighbors.next_deadline(),
+            self.announcer.next_deadline(),
+            self.connections.next_wake(),
+            Some(self.next_sample),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn sample_rates(&mut self) {
+        for (_, service) in self.services.services.iter_mut() {
+            service.rates.sample(&service.traffic);
+        }
+        for (_, destination) in self.services.destinations.iter_mut() {
+            destination.rates.sample(&destination.traffic);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! IPv4 that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
+
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
+
+use super::connections::{ConnectionId, ConnectionState, TcpEvent};
+use super::flow::FlowKey;
+use super::neighbors::Hop;
+use super::stations::Station;
+use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
+use crate::config::snapshot::Protocol;
+use crate::wire::packet::{Ipv4, TcpFlags, Transport, quoted_flow};
+use crate::wire::{Frame, MacAddr, icmp};
+
+/// A person is told of a loop through the same real server at most this often.
+const LOOP_TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A packet to a VIP with the transport header that decides about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'a> {
+    pub ingress: SegmentId,
+    pub source_mac: MacAddr,
+    pub ip: &'a Ipv4,
+    pub protocol: Protocol,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// Of TCP; none set for the others.
+    pub flags: TcpFlags,
+}
+
+impl Arrival<'_> {
+    fn key(&self) -> FlowKey {
+        let Ipv4 { source, destination, protocol, .. } = *self.ip;
+        FlowKey::v4(protocol, source, self.source_port, destination, self.destination_port)
+    }
+}
+
+impl Director {
+    #[inline]
+    pub(super) fn judge_ipv4(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        source_mac: MacAddr,
+        ip: &Ipv4,
+    ) -> Verdict {
+        if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
+            let is_vip = self.services.vip(ip.destination.into()).is_some();
+            return Verdict::drop(if is_vip {
+                DropReason::VipOnBackend
+            } else {
+                DropReason::NotVip
+            });
+        }
+        let arrival = |protocol, source_port, destination_port, flags| Arrival {
+            ingress,
+            source_mac,
+            ip,
+            protocol,
+            source_port,
+            destination_port,
+            flags,
+        };
+        match ip.transport {
+            Transport::Tcp { source_port, destination_port, flags } => {
+                let arrival = arrival(Protocol::Tcp, source_port, destination_port, flags);
+                self.judge_transport(now, frame, &arrival)
+            }
+            Transport::Udp { source_port, destination_port } => {
+                let none = TcpFlags::default();
+                let arrival = arrival(Protocol::Udp, source_port, destination_port, none);
+                self.judge_transport(now, frame, &arrival)
+            }
+            Transport::Icmp { kind, .. } => {
+                self.judge_icmp(now, ingress, frame, source_mac, ip, kind)
+            }
+            Transport::LaterFragment => {
+                self.judge_later_fragment(now, ingress, frame, source_mac, ip)
+            }
+            Transport::Sctp { .. } | Transport::Other => {
+                self.judge_other_protocol(ip, DropReason::ProtocolUnsupported)
+            }
+        }
+    }
+
+    /// TCP or UDP: the connection it belongs to, else a new one.
+    #[inline]
+    fn judge_transport(
+        &mut self,
+        now: Instant,
+        frame: &mut Frame<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Verdict {
+        let key = arrival.key();
+        if let Some(id) = self.connections.find(&key)
+            && let Some((destination, state)) = self.live_connection(now, id, arrival)
+        {
+            if let Some(looping) = self.sent_back_by(arrival.source_mac, arrival.ip.source) {
+                return self.drop_loop(
+                    now,
+                    arrival.ingress,
+                    arrival.source_mac,
+                    arrival.ip,
+                    looping,
+                );
+            }
+            self.advance(now, id, destination, state, arrival);
+            if arrival.ip.is_fragment() {
+                self.fragments.insert(now, arrival.ip, destination);
+            }
+            return self.forward(now, arrival.ingress, frame, arrival.ip, destination);
+        }
+        self.judge_new_flow(now, frame, arrival, key)
+    }
+
+    /// What a connection says about a packet of it; `None` (and it is gone) if its time is up,
+    /// or if the packet starts over in its place.
+    #[inline]
+    fn live_connection(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        arrival: &Arrival<'_>,
+    ) -> Option<(DestinationId, ConnectionState)> {
+        let connection = self.connections.get(id)?;
+        let (destination, state) = (connection.destination, connection.state);
+        let starts_over = arrival.flags.syn()
+            && (state.is_reusable()
+                || state == ConnectionState::SynRecv && !self.is_reachable(destination));
+        if connection.deadline() <= now || starts_over {
+            self.end_connection(id);
+            return None;
+        }
+        Some((destination, state))
+    }
+
+    /// Takes a packet into a connection's state and deadline.
+    #[inline]
+    fn advance(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        destination: DestinationId,
+        state: ConnectionState,
+        arrival: &Arrival<'_>,
+    ) {
+        let next = match arrival.protocol {
+            Protocol::Tcp => state.after(TcpEvent::from(arrival.flags)),
+            Protocol::Udp | Protocol::Sctp => state,
+        };
+        let deadline = now + next.timeout(&self.snapshot.timeouts);
+        self.connections.update(id, next, deadline);
+        if next.is_active() != state.is_active() {
+            let crossed = self.services.shifted(destination, next.is_active());
+            self.tell_threshold(destination, crossed);
+        }
+    }
+
+    /// Whether new connections to a real server make sense at all.
+    fn is_reachable(&self, destination: DestinationId) -> bool {
+        self.services.destinations.get(destination).is_some_and(|found| found.reachable)
+    }
+
+    /// The real server that sent a packet which is not from itself, if one did.
+    #[inline]
+    pub(super) fn sent_back_by(
+        &self,
+        source_mac: MacAddr,
+        source: Ipv4Addr,
+    ) -> Option<DestinationId> {
+        let Some(Station::RealServers(list)) = self.stations.find(source_mac) else { return None };
+        if list.iter().any(|&(rip, _)| rip == source) {
+            return None;
+        }
+        list.first().map(|&(_, destination)| destination)
+    }
+
+    pub(super) fn drop_loop(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        mac: MacAddr,
+        ip: &Ipv4,
+        looping: DestinationId,
+    ) -> Verdict {
+        let segment = self.segment_label(ingress);
+        let mut verdict = Verdict::drop(DropReason::Loop);
+        if let Some(destination) = self.services.destinations.get_mut(looping) {
+            verdict = verdict.with_real_server(looping, destination.service);
+            let told = destination.loop_told;
+            if told.is_none_or(|told| now.since(told) >= LOOP_TELL_INTERVAL) {
+                destination.loop_told = Some(now);
+                self.events.push(Event::Loop {
+                    real_server: destination.name.clone(),
+                    segment,
+                    mac,
+                    vip: ip.destination.into(),
+                });
+            }
+        }
+        verdict
+    }
+
+    /// Hands a packet to a real server: rewritten, or held until its MAC is known.
+    #[inline]
+    pub(super) fn forward(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        ip: &Ipv4,
+        id: DestinationId,
+    ) -> Verdict {
+        let Some(destination) = self.services.destinations.get(id) else {
+            return Verdict::drop(DropReason::NoRealServer);
+        };
+        let (egress, neighbor, service) =
+            (destination.segment, destination.neighbor, destination.service);
+        let about = |verdict: Verdict| verdict.with_real_server(id, service);
+        let Some(segment) = self.segments.get(egress) else {
+            return about(Verdict::drop(DropReason::SegmentGone));
+        };
+        let mac = segment.mac;
+        let mtu = segment.mtu();
+        if ip.total_len > mtu && frame.offload.segment_size == 0 {
+            return about(self.answer_too_big(now, ingress, frame, ip, mtu));
+        }
+        let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
+        match hop {
+            Hop::Mac(hop) => {
+                self.services.count_packet(id, u64::from(ip.total_len));
+                frame.rewrite_macs(hop, mac);
+                about(Verdict::forward(egress))
+            }
+            Hop::Resolving => match self.hold.push(neighbor, frame) {
+                Ok(()) => {
+                    self.services.count_packet(id, u64::from(ip.total_len));
+                    about(Verdict::hold())
+                }
+                Err(_) => about(Verdict::drop(DropReason::HoldFull)),
+            },
+            Hop::Unreachable => about(Verdict::drop(DropReason::NeighborUnknown)),
+        }
+    }
+
+    /// A fragment without ports goes where its first fragment went.
+    fn judge_later_fragment(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        source_mac: MacAddr,
+        ip: &Ipv4,
+    ) -> Verdict {
+        let Some(destination) = self.fragments.find(now, ip) else {
+            return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
+        };
+        match self.sent_back_by(source_mac, ip.source) {
+            Some(looping) => self.drop_loop(now, ingress, source_mac, ip, looping),
+            None => self.forward(now, ingress, frame, ip, destination),
+        }
+    }
+
+    /// Drops what is not balanced, by whether it was for a VIP at all.
+    fn judge_other_protocol(&self, ip: &Ipv4, reason: DropReason) -> Verdict {
+        let is_vip = self.services.vip(ip.destination.into()).is_some();
+        Verdict::drop(if is_vip { reason } else { DropReason::NotVip })
+    }
+
+    fn judge_icmp(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        source_mac: MacAddr,
+        ip: &Ipv4,
+        kind: u8,
+    ) -> Verdict {
+        let Some(vip) = self.services.vip(ip.destination.into()) else {
+            return Verdict::drop(DropReason::NotVip);
+        };
+        let up = vip.configured && self.services.vip_is_up(vip);
+        if !self.is_possible_client(ip.source) {
+            return Verdict::drop(DropReason::BadSourceAddress);
+        }
+        if let Some(looping) = self.sent_back_by(source_mac, ip.source) {
+            return self.drop_loop(now, ingress, source_mac, ip, looping);
+        }
+        match kind {
+            icmp::ECHO_REQUEST if !up => Verdict::drop(DropReason::VipDown),
+            icmp::ECHO_REQUEST => self.answer_echo(ingress, frame, ip),
+            icmp::DESTINATION_UNREACHABLE
+            | icmp::SOURCE_QUENCH
+            | icmp::TIME_EXCEEDED
+            | icmp::PARAMETER_PROBLEM => self.relay_icmp_error(now, ingress, frame, ip),
+            _ => Verdict::drop(DropReason::IcmpUnsupported),
+        }
+    }
+
+    /// An ICMP error about a reply goes to the real server that sent the reply.
+    fn relay_icmp_error(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        ip: &Ipv4,
+    ) -> Verdict {
+        let unrelated = Verdict::drop(DropReason::IcmpUnrelated);
+        let Some(quoted) = quoted_flow(frame.bytes, ip) else { return unrelated };
+        // The VIP is the source of the quoted reply; an error about another's packet is not ours.
+        if quoted.source != ip.destination {
+            return unrelated;
+        }
+        let key = FlowKey::v4(
+            quoted.protocol,
+            quoted.destination,
+            quoted.destination_port,
+            quoted.source,
+            quoted.source_port,
+        );
+        let connection = self.connections.find(&key).and_then(|id| self.connections.get(id));
+        match connection {
+            Some(connection) if now < connection.deadline() => {
+                let destination = connection.destination;
+                self.forward(now, ingress, frame, ip, destination)
+            }
+            _ => unrelated,
+        }
+    }
+
+    /// Whether a single other host can have a source address.
+    pub(super) fn is_possible_client(&self, source: Ipv4Addr) -> bool {
+        let class_e = source.octets()[0] >= 240;
+        let nobody = source.is_unspecified() || source.is_loopback() || source.is_multicast();
+        let own = || {
+            let source = IpAddr::V4(source);
+            self.services.vip(source).is_some() || self.segments.any_has_address(source)
+        };
+        !(class_e || nobody || own())
+    }
+}

@@ -1,0 +1,175 @@
+//! Why a TAP or its bridge could not be had. Each `Display` is one line: what, where, and what
+//! to do about it.
+
+use std::io;
+
+/// A port could not be opened. Nothing half-made is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not a name a network device can have.
+    #[error(
+        "{role} {name:?}: not a device name ({why}): \
+         use 1 to 15 letters, digits, '-', '_' and '.'"
+    )]
+    BadName {
+        /// `TAP` or `bridge`.
+        role: &'static str,
+        name: String,
+        why: &'static str,
+    },
+    /// `/dev/net/tun` is missing, or the kernel has no driver for it.
+    #[error(
+        "TAP {tap}: /dev/net/tun does not work ({error}): load the driver (modprobe tun), in a \
+         container pass the device in (--device /dev/net/tun)"
+    )]
+    NoTunDriver { tap: String, error: io::Error },
+    /// `/dev/net/tun` may not be opened.
+    #[error(
+        "TAP {tap}: /dev/net/tun may not be opened ({error}): run vipr as root, or give its user \
+         read and write access to /dev/net/tun"
+    )]
+    TunForbidden { tap: String, error: io::Error },
+    /// The privilege to manage network devices is missing.
+    #[error(
+        "{role} {name}: not permitted to {action}: run vipr as root or with CAP_NET_ADMIN \
+         (setcap cap_net_admin+ep, or AmbientCapabilities= in the systemd unit)"
+    )]
+    NotPermitted { role: &'static str, name: String, action: &'static str },
+    /// Another program has the TAP open.
+    #[error(
+        "TAP {tap}: in use by another program: stop that program (another vipr?) or configure \
+         another tap"
+    )]
+    TapBusy { tap: String },
+    /// The TAP's name belongs to a device of another kind.
+    #[error(
+        "TAP {name}: that name belongs to {found}: configure another tap, or remove that device \
+         (ip link delete {name})"
+    )]
+    NotATap { name: String, found: String },
+    /// A TAP that was made with several queues cannot be opened with one.
+    #[error(
+        "TAP {tap}: it was made with multi_queue, which vipr does not use: make it again \
+         (ip tuntap del {tap} mode tap multi_queue; ip tuntap add {tap} mode tap)"
+    )]
+    TapMultiQueue { tap: String },
+    /// The TAP is a port of something else than the configured bridge.
+    #[error(
+        "TAP {tap}: it is a port of {found} already, not of {bridge}: release it \
+         (ip link set {tap} nomaster) or configure bridge = \"{found}\""
+    )]
+    TapElsewhere { tap: String, bridge: String, found: String },
+    /// The bridge's name belongs to a device of another kind.
+    #[error(
+        "bridge {name}: that name belongs to {found}: configure another bridge, or remove that \
+         device (ip link delete {name})"
+    )]
+    NotABridge { name: String, found: String },
+    /// The kernel cannot make bridges.
+    #[error("bridge {name}: this kernel has no bridges: load the driver (modprobe bridge)")]
+    NoBridgeDriver { name: String },
+    /// The device does not take the configured MTU.
+    #[error("TAP {tap}: the device refuses an MTU of {mtu} ({error}): configure mtu = 68 to 65521")]
+    Mtu { tap: String, mtu: u16, error: io::Error },
+    /// Anything else the kernel refused.
+    #[error("{role} {name}: cannot {action}: {error}")]
+    Refused { role: &'static str, name: String, action: &'static str, error: io::Error },
+}
+
+impl OpenError {
+    /// What the kernel refused, in general terms.
+    pub(super) fn refused(
+        role: &'static str,
+        name: &str,
+        action: &'static str,
+        error: io::Error,
+    ) -> OpenError {
+        let name = name.to_owned();
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { role, name, action },
+            _ => OpenError::Refused { role, name, action, error },
+        }
+    }
+}
+
+/// Refuses what the kernel would refuse, cut short, or take for a pattern.
+///
+/// The rules are `dev_valid_name` of the kernel's `net/core/dev.c`; a `%` would make it number
+/// the device.
+pub(super) fn validate_name(role: &'static str, name: &str) -> Result<(), OpenError> {
+    let why = match name {
+        "" => "it is empty",
+        "." | ".." => "it is a directory's",
+        _ if name.len() >= libc::IFNAMSIZ => "it is longer than 15 bytes",
+        _ if name.contains(|letter: char| {
+            matches!(letter, '/' | ':' | '%') || letter.is_whitespace() || letter.is_control()
+        }) =>
+        {
+            "it has a letter that no device name may have"
+        }
+        _ => return Ok(()),
+    };
+    Err(OpenError::BadName { role, name: name.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_kernel_would_mangle_are_refused() {
+        let rows = [
+            ("tap0", true),
+            ("vipr-front", true),
+            ("a.b_c-d", true),
+            ("fifteen-letters", true),
+            ("sixteen--letters", false),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("tap 0", false),
+            ("tap/0", false),
+            ("tap:0", false),
+            ("tap%d", false),
+            ("tap\0", false),
+            ("tap\n", false),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(validate_name("TAP", name).is_ok(), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn every_error_is_one_line_that_begins_with_its_subject() {
+        let error = || io::Error::from_raw_os_error(libc::EINVAL);
+        let name = || "x0".to_owned();
+        let tap = name;
+        let rows = [
+            validate_name("TAP", "a\nb").unwrap_err(),
+            OpenError::NoTunDriver { tap: tap(), error: error() },
+            OpenError::TunForbidden { tap: tap(), error: error() },
+            OpenError::NotPermitted { role: "TAP", name: name(), action: "make it" },
+            OpenError::TapBusy { tap: tap() },
+            OpenError::NotATap { name: name(), found: "a bridge".to_owned() },
+            OpenError::TapMultiQueue { tap: tap() },
+            OpenError::TapElsewhere { tap: tap(), bridge: name(), found: name() },
+            OpenError::NotABridge { name: name(), found: "a card".to_owned() },
+            OpenError::NoBridgeDriver { name: name() },
+            OpenError::Mtu { tap: tap(), mtu: 9, error: error() },
+            OpenError::refused("bridge", "x0", "make it", error()),
+        ];
+        for error in rows {
+            let line = error.to_string();
+            assert!(!line.contains('\n'), "{line}");
+            assert!(line.starts_with("TAP ") || line.starts_with("bridge "), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_missing_privilege_is_told_apart_from_any_other_refusal() {
+        let of =
+            |errno| OpenError::refused("TAP", "x0", "make it", io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::EPERM), OpenError::NotPermitted { .. }));
+        assert!(matches!(of(libc::EEXIST), OpenError::Refused { .. }));
+    }
+}

@@ -1,0 +1,183 @@
+//! A port on a TAP device: every frame the host puts into the device comes here, every frame
+//! sent from here enters the host by the device (and its bridge).
+//!
+//! One read or write of the descriptor is one frame, without any header before it. The device
+//! is asked for no offloads, so checksums are complete and no frame exceeds the MTU. The facts
+//! about errors are in [`Fault`].
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use tun_tap::{Iface, Mode};
+
+use super::attachment::Attachment;
+use super::link::Link;
+use super::open_error::validate_name;
+use super::{Batch, Fault, OpenError, Port, Readiness};
+use crate::wire::Offload;
+
+/// Which device a port is to be on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapConfig<'a> {
+    /// Name of the TAP, made if absent.
+    pub tap: &'a str,
+    /// Name of the bridge it joins, made if absent. Without one the TAP stays where it is.
+    pub bridge: Option<&'a str>,
+    /// MTU to set, in bytes of the IP packet. Without one the device keeps what it has.
+    pub mtu: Option<u16>,
+}
+
+/// A TAP held open. Closing it removes what opening it made: see [`TapPort::open`].
+pub struct TapPort {
+    // The order matters: dropping `iface` removes a TAP that was made, and only then can the
+    // attachment see whether its bridge is empty.
+    iface: Iface,
+    attachment: Attachment,
+    index: u32,
+}
+
+impl TapPort {
+    /// Opens the TAP without blocking, makes it and its bridge where absent, joins them, and
+    /// brings both up.
+    ///
+    /// When the port is dropped, what was made is removed: the TAP at once, the bridge once it
+    /// has no other port left. What was found stays; a found TAP leaves the bridge again if it
+    /// was joined here, and gets its MTU back. Ports take effect, and undo it, in the network
+    /// namespace of the thread that opened them.
+    ///
+    /// # Errors
+    /// One line of what, where, and what to do. Everything is then as it was before.
+    pub fn open(config: &TapConfig<'_>) -> Result<TapPort, OpenError> {
+        let tap = config.tap;
+        validate_name("TAP", tap)?;
+        if let Some(bridge) = config.bridge {
+            validate_name("bridge", bridge)?;
+        }
+        // Declared first, dropped last: on an error below the TAP is closed before its
+        // attachment is undone.
+        let mut attachment = Attachment::new(tap)?;
+        let found = attachment.find_tap(tap)?;
+        if let Some(found) = &found {
+            attachment.check_membership(found, config.bridge)?;
+        }
+        let iface = open_device(tap)?;
+        let bridge = match config.bridge {
+            Some(bridge) => Some(attachment.have_bridge(bridge)?),
+            None => None,
+        };
+        let index = attachment.join(tap, found.as_ref(), config.mtu, bridge.as_ref())?;
+        Ok(TapPort { iface, attachment, index })
+    }
+
+    /// The name of the device.
+    pub fn name(&self) -> &str {
+        self.iface.name()
+    }
+
+    /// Frames lost since the device was made because its queue was full: we read too slowly.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub fn queue_drops(&self) -> io::Result<u64> {
+        Ok(self.link()?.tx_dropped)
+    }
+
+    fn link(&self) -> io::Result<Link> {
+        let link = self.attachment.links().at(self.index)?;
+        link.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+}
+
+impl Port for TapPort {
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<Readiness> {
+        while !batch.is_full() {
+            let read = batch.push_with(|buffer| Ok((self.iface.recv(buffer)?, Offload::default())));
+            match read {
+                Ok(()) => {}
+                Err(error) => match Fault::of(&error) {
+                    Fault::Retry if error.kind() == io::ErrorKind::Interrupted => {}
+                    // A device that is down gives EAGAIN, and no event until it is up again.
+                    Fault::Retry | Fault::Drop => return Ok(Readiness::Drained),
+                    Fault::Gone => return Err(error),
+                },
+            }
+        }
+        Ok(Readiness::More)
+    }
+
+    fn send(&mut self, bytes: &[u8], _offload: Offload) -> io::Result<()> {
+        // A TAP takes a frame whole or not at all.
+        self.iface.send(bytes).map(|_| ())
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.iface.as_raw_fd()
+    }
+
+    fn mtu(&self) -> io::Result<u16> {
+        // A TAP's MTU is at most 65,535 less the Ethernet header.
+        Ok(u16::try_from(self.link()?.mtu).unwrap_or(u16::MAX))
+    }
+}
+
+/// Opens (and if absent makes) the TAP: non-blocking, no offloads.
+fn open_device(tap: &str) -> Result<Iface, OpenError> {
+    let iface = Iface::without_packet_info(tap, Mode::Tap).map_err(|error| classify(tap, error))?;
+    let refused = |action| move |error| OpenError::refused("TAP", tap, action, error);
+    clear_offload(&iface).map_err(refused("clear its offloads"))?;
+    iface.set_non_blocking().map_err(refused("make it non-blocking"))?;
+    Ok(iface)
+}
+
+/// Tells the device that we want whole frames with complete checksums.
+///
+/// Offloads belong to the device, not to the descriptor: a persistent TAP may still have those of
+/// the program before us, and would then give super-frames without a word.
+fn clear_offload(iface: &Iface) -> io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: the descriptor is open for as long as `iface` is borrowed, and this request takes
+    // its argument by value.
+    let result = unsafe { libc::ioctl(iface.as_raw_fd(), libc::TUNSETOFFLOAD, none) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What the failure of `open("/dev/net/tun")` or `TUNSETIFF` means: their errors do not overlap.
+fn classify(tap: &str, error: io::Error) -> OpenError {
+    let tap = tap.to_owned();
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => OpenError::NoTunDriver { tap, error },
+        Some(libc::EACCES) => OpenError::TunForbidden { tap, error },
+        Some(libc::EBUSY) => OpenError::TapBusy { tap },
+        // Another kind of device got the name since we looked.
+        Some(libc::EINVAL) => {
+            OpenError::NotATap { name: tap, found: "another kind of device".to_owned() }
+        }
+        _ => OpenError::refused("TAP", &tap, "open it", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_to_open_names_its_cause() {
+        let of = |errno| classify("x0", io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::ENOENT), OpenError::NoTunDriver { .. }));
+        assert!(matches!(of(libc::ENODEV), OpenError::NoTunDriver { .. }));
+        assert!(matches!(of(libc::EACCES), OpenError::TunForbidden { .. }));
+        assert!(matches!(of(libc::EPERM), OpenError::NotPermitted { .. }));
+        assert!(matches!(of(libc::EBUSY), OpenError::TapBusy { .. }));
+        assert!(matches!(of(libc::EINVAL), OpenError::NotATap { .. }));
+        assert!(matches!(of(libc::EMFILE), OpenError::Refused { .. }));
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_before_any_device_is_touched() {
+        let rows = [("", None), ("sixteen--letters", None), ("x0", Some("br%d"))];
+        for (tap, bridge) in rows {
+            let result = TapPort::open(&TapConfig { tap, bridge, mtu: None });
+            assert!(matches!(result, Err(OpenError::BadName { .. })), "{tap:?} {bridge:?}");
+        }
+    }
+}

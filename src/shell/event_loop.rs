@@ -1,0 +1,380 @@
+//! The one thread that moves frames, and everything that takes turns with them.
+//!
+//! Ports are edge-triggered. One that had something is read in bursts of at most
+//! [`BURST_MAX`](crate::director::BURST_MAX) frames, in turn with the others, until it is
+//! drained; meanwhile nothing waits. Between bursts come timers, the control socket, metrics,
+//! signals and a new configuration, each in bounded steps.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Poll, Waker};
+
+use super::control::{ClientId, Control};
+use super::metrics::Metrics;
+use super::ports::{OpenError, Opener};
+use super::protocol::{
+    ConfigurationReport, ReloadOutcome, Reply, Request, RouterStatus, ShellCommand,
+};
+use super::router::Router;
+use super::signals::{Signal, Signals};
+use super::tokens::{self, Subject};
+use super::watch::{Configuration, Loaded, Watch};
+use super::{clock, systemd};
+use crate::director::report::StatusReport;
+use crate::director::{Command, Instant, Response};
+
+/// Events taken from the kernel at a time.
+const EVENTS_MAX: usize = 128;
+
+/// A running router.
+pub struct EventLoop<O: Opener> {
+    poll: Poll,
+    events: Events,
+    router: Router<O>,
+    followed: Followed,
+    signals: Option<Signals>,
+    control: Option<Control>,
+    metrics: Option<Metrics>,
+    stopping: bool,
+}
+
+/// The configuration file that is followed, and who waits for it.
+struct Followed {
+    watch: Watch,
+    /// [`Configuration::serial`] of the one in force.
+    serial: u64,
+    /// Clients that asked for a reload, with the number of their request.
+    waiting: Vec<(ClientId, u64)>,
+}
+
+/// Why the router did not start. Each is one line that says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("segment {name}: {source}")]
+    Port { name: Arc<str>, source: OpenError },
+    #[error("event loop: {0}")]
+    System(#[from] io::Error),
+}
+
+impl<O: Opener> EventLoop<O> {
+    /// Opens the port of every segment and follows the configuration file from now on. `seed`
+    /// keys the director's hashes: nobody outside may know it.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left behind.
+    pub fn start(loaded: Loaded, opener: O, seed: u64) -> Result<EventLoop<O>, StartError> {
+        let poll = Poll::new()?;
+        let mut router = Router::new(Arc::clone(&loaded.snapshot), opener, seed);
+        router
+            .open_ports(poll.registry())
+            .map_err(|(name, source)| StartError::Port { name, source })?;
+        let waker = Waker::new(poll.registry(), tokens::WAKER)?;
+        let watch = Watch::start(loaded, move || {
+            // A loop that is gone needs no waking.
+            let _ = waker.wake();
+        })?;
+        Ok(EventLoop {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            router,
+            followed: Followed { watch, serial: 1, waiting: Vec::new() },
+            signals: None,
+            control: None,
+            metrics: None,
+            stopping: false,
+        })
+    }
+
+    /// Obeys signals from now on.
+    ///
+    /// # Errors
+    /// When the system refuses to have them waited for.
+    pub fn obey(&mut self, mut signals: Signals) -> io::Result<()> {
+        signals.register(self.poll.registry())?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// Answers on this control socket, in place of an earlier one.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn serve_control(&mut self, mut control: Control) -> io::Result<()> {
+        control.register(self.poll.registry())?;
+        if let Some(mut old) = self.control.replace(control) {
+            old.deregister(self.poll.registry());
+            // Those who asked through it are gone.
+            self.followed.waiting.clear();
+        }
+        Ok(())
+    }
+
+    /// Serves metrics here, in place of an earlier server; `None` ends that one.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn serve_metrics(&mut self, mut metrics: Option<Metrics>) -> io::Result<()> {
+        if let Some(metrics) = &mut metrics {
+            metrics.register(self.poll.registry())?;
+        }
+        if let Some(mut old) = std::mem::replace(&mut self.metrics, metrics) {
+            old.deregister(self.poll.registry());
+        }
+        Ok(())
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// When waiting for events fails.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.stopping {
+            self.step(None)?;
+        }
+        systemd::notify(systemd::STOPPING);
+        Ok(())
+    }
+
+    /// One turn: waits until there is something to do, `patience` at most, and gives everyone
+    /// their share: at most one burst to each segment and one request to each client.
+    ///
+    /// # Errors
+    /// When waiting for events fails.
+    pub fn step(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        self.handle_timeout(clock::now());
+        let timeout = match (self.timeout(clock::now()), patience) {
+            (Some(timeout), Some(patience)) => Some(timeout.min(patience)),
+            (timeout, patience) => timeout.or(patience),
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let (mut woken, mut signalled) = (false, false);
+        for event in &self.events {
+            match Subject::from(event.token()) {
+                Subject::Port(index) => self.router.wake_port(index),
+                Subject::Waker => woken = true,
+                Subject::Signals => signalled = true,
+                Subject::Control => wake(&mut self.control, Control::wake_listener),
+                Subject::ControlClient(key) => wake(&mut self.control, |c| c.wake_client(key)),
+                Subject::Metrics => wake(&mut self.metrics, Metrics::wake_listener),
+                Subject::MetricsClient(key) => wake(&mut self.metrics, |m| m.wake_client(key)),
+            }
+        }
+        self.router.handle_bursts(self.poll.registry());
+        if signalled {
+            self.handle_signals();
+        }
+        if woken {
+            self.follow_configuration();
+        }
+        self.serve_clients();
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        self.router.handle_timeout(registry, now);
+        if let Some(control) = &mut self.control {
+            control.handle_timeout(registry, now);
+        }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.handle_timeout(registry, now);
+        }
+    }
+
+    /// How long there is nothing to do but wait; `None` is for ever.
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let has_work = self.router.has_work()
+            || self.control.as_ref().is_some_and(Control::has_work)
+            || self.metrics.as_ref().is_some_and(Metrics::has_work);
+        if has_work {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            self.router.poll_timeout(),
+            self.control.as_ref().and_then(Control::poll_timeout),
+            self.metrics.as_ref().and_then(Metrics::poll_timeout),
+        ];
+        deadlines.into_iter().flatten().min().map(|at| at.since(now))
+    }
+
+    fn handle_signals(&mut self) {
+        let Some(signals) = &mut self.signals else { return };
+        for signal in signals.pending() {
+            match signal {
+                Signal::Terminate => self.stopping = true,
+                Signal::Reload => {
+                    log::info!("SIGHUP: reading the configuration again");
+                    self.followed.reload();
+                }
+            }
+        }
+    }
+
+    /// Takes into force what the watch has found, and tells those who wait for it.
+    fn follow_configuration(&mut self) {
+        let now = clock::now();
+        let next = Arc::clone(self.followed.watch.configuration());
+        let is_new = next.serial != self.followed.serial;
+        let mut changes = Vec::new();
+        if is_new {
+            self.followed.serial = next.serial;
+            changes =
+                self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot)).changes;
+            let generation = self.router.generation();
+            log::info!("generation {generation}: in force, {} changes", changes.len());
+            for change in &changes {
+                log::info!("generation {generation}: {change}");
+            }
+        }
+        let outcome = outcome(&next, self.router.generation(), is_new, changes);
+        let waiting = &mut self.followed.waiting;
+        for (client, _) in waiting.extract_if(.., |(_, number)| *number <= next.answered) {
+            if let Some(control) = &mut self.control {
+                control.answer(client, now, &Reply::Reload(outcome.clone()));
+            }
+        }
+        if is_new {
+            self.follow_addresses(&next);
+        }
+    }
+
+    /// Moves the control socket and the metrics where the configuration now wants them. Where
+    /// that does not work, they stay where they are.
+    fn follow_addresses(&mut self, next: &Configuration) {
+        let router = &next.snapshot.router;
+        let control_moved =
+            self.control.as_ref().is_some_and(|control| control.path() != router.control_socket);
+        if control_moved {
+            let moved = Control::bind(&router.control_socket)
+                .map_err(Box::<dyn Error>::from)
+                .and_then(|control| Ok(self.serve_control(control)?));
+            match moved {
+                Ok(()) => log::info!("control socket: now {}", router.control_socket.display()),
+                Err(error) => log::error!("{error}; the one before stays"),
+            }
+        }
+        if self.metrics.as_ref().map(Metrics::address) != router.metrics {
+            match (self.move_metrics(router.metrics), router.metrics) {
+                (Ok(()), Some(address)) => log::info!("metrics: now at {address}"),
+                (Ok(()), None) => log::info!("metrics: no longer served"),
+                (Err(error), _) => log::error!("{error}"),
+            }
+        }
+    }
+
+    /// Serves metrics at `address`; if that does not work, where they were before.
+    fn move_metrics(&mut self, address: Option<SocketAddr>) -> Result<(), Box<dyn Error>> {
+        let before = self.metrics.as_ref().map(Metrics::address);
+        // Two addresses with one port may exclude each other.
+        self.serve_metrics(None)?;
+        let moved = address.map(Metrics::bind).transpose().map_err(Box::from);
+        match moved {
+            Ok(metrics) => Ok(self.serve_metrics(metrics)?),
+            Err(error) => {
+                self.serve_metrics(before.map(Metrics::bind).transpose()?)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn serve_clients(&mut self) {
+        if let Some(control) = &mut self.control
+            && control.has_work()
+        {
+            let now = clock::now();
+            control.work(self.poll.registry(), now, |client, request| {
+                handle_request(&mut self.router, &mut self.followed, now, client, request)
+            });
+        }
+        if let Some(metrics) = &mut self.metrics
+            && metrics.has_work()
+        {
+            let now = clock::now();
+            metrics.work(self.poll.registry(), now, || {
+                match self.router.handle_command(now, Command::Status) {
+                    Response::Status(report) => Some(self.followed.complete(*report)),
+                    _ => None,
+                }
+            });
+        }
+    }
+}
+
+impl Followed {
+    /// Has the file read again: the number of the request.
+    fn reload(&mut self) -> Option<u64> {
+        let number = self.watch.reload();
+        if number.is_none() {
+            log::error!("configuration {}: its watch has ended", self.watch.path().display());
+        }
+        number
+    }
+
+    /// Adds what only the watch knows.
+    fn complete(&mut self, report: StatusReport) -> RouterStatus {
+        let path = self.watch.path().display().to_string();
+        let configuration = self.watch.configuration();
+        RouterStatus {
+            report,
+            configuration: ConfigurationReport {
+                path,
+                loaded_at: clock::timestamp(configuration.loaded_at),
+                failures: configuration.failures,
+                error: configuration.error.clone(),
+            },
+        }
+    }
+}
+
+/// What came of a reload, as `configuration` shows it.
+fn outcome(
+    configuration: &Configuration,
+    generation: u64,
+    is_new: bool,
+    changes: Vec<String>,
+) -> ReloadOutcome {
+    match &configuration.error {
+        Some(diagnostics) => {
+            ReloadOutcome::Refused { generation, diagnostics: diagnostics.clone() }
+        }
+        None if is_new => ReloadOutcome::Applied { generation, changes },
+        None => ReloadOutcome::Unchanged { generation },
+    }
+}
+
+fn wake<T>(server: &mut Option<T>, wake: impl FnOnce(&mut T)) {
+    if let Some(server) = server {
+        wake(server);
+    }
+}
+
+/// Answers a request; `None` if the answer comes later.
+fn handle_request<O: Opener>(
+    router: &mut Router<O>,
+    followed: &mut Followed,
+    now: Instant,
+    client: ClientId,
+    request: Request,
+) -> Option<Reply> {
+    match request {
+        Request::Director(command) => Some(match router.handle_command(now, command) {
+            Response::Status(report) => Reply::Status(Box::new(followed.complete(*report))),
+            response => Reply::from(response),
+        }),
+        Request::Shell(ShellCommand::Reload) => match followed.reload() {
+            Some(number) => {
+                followed.waiting.push((client, number));
+                None
+            }
+            None => Some(Reply::Error("the watch on the configuration has ended".to_owned())),
+        },
+    }
+}

@@ -1,0 +1,323 @@
+//! The ports of all segments: opened, read in turn, reopened when their device went away.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use super::tokens;
+use crate::config::snapshot::Segment;
+use crate::director::{Instant, SegmentId};
+use crate::port::{Batch, Port, Readiness, TapConfig, TapPort};
+use crate::wire::Offload;
+
+/// The first pause before a port is opened again.
+pub const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// The pause doubles up to this.
+pub const REOPEN_AFTER_MAX: Duration = Duration::from_secs(30);
+/// One log line about frames a port did not take, this often at most.
+const SEND_ERROR_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a port did not open: a line for a person.
+pub type OpenError = Box<dyn Error + Send + Sync>;
+
+/// Turns a configured segment into a port.
+pub trait Opener {
+    type Port: Port;
+
+    /// Opens the port of `segment`.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do about it. Nothing is left behind.
+    fn open(&mut self, segment: &Segment) -> Result<Self::Port, OpenError>;
+}
+
+/// What became of a segment's port.
+pub type Opened = (SegmentId, Result<u16, OpenError>);
+
+/// How a port is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStatus {
+    /// Whether it is open and took the last frame.
+    pub up: bool,
+    /// Frames it did not take.
+    pub send_errors: u64,
+}
+
+/// The ports, by segment, and whose turn it is.
+pub struct Ports<O: Opener> {
+    opener: O,
+    /// By [`SegmentId::index`].
+    slots: Vec<Option<Slot<O::Port>>>,
+    /// Segments that may have frames, each once.
+    ready: VecDeque<SegmentId>,
+}
+
+struct Slot<P> {
+    id: SegmentId,
+    segment: Segment,
+    link: Link<P>,
+    is_ready: bool,
+    send_errors: u64,
+    last_send_failed: bool,
+    /// No line about send errors before this.
+    quiet_until: Instant,
+}
+
+enum Link<P> {
+    Open { port: P, descriptor: RawFd },
+    Closed { retry_at: Instant, pause: Duration },
+}
+
+impl<O: Opener> Ports<O> {
+    pub fn new(opener: O) -> Ports<O> {
+        Ports { opener, slots: Vec::new(), ready: VecDeque::new() }
+    }
+
+    /// Closes and opens ports until there is one for each segment wanted. A port whose device is
+    /// still the one wanted is not touched.
+    ///
+    /// Returns, for each port that was to be opened, the MTU of its device or why it did not
+    /// open; one that did not is tried again later.
+    pub fn reconcile(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        wanted: &[(SegmentId, &Segment)],
+    ) -> Vec<Opened> {
+        for slot in &mut self.slots {
+            let is_wanted = |slot: &Slot<O::Port>| {
+                wanted.iter().any(|(id, segment)| *id == slot.id && same_device(segment, &slot.segment))
+            };
+            if let Some(unwanted) = slot.take_if(|slot| !is_wanted(slot)) {
+                unwanted.close(registry);
+            }
+        }
+        let mut opened = Vec::new();
+        for (id, segment) in wanted {
+            if self.slots.len() <= id.index() {
+                self.slots.resize_with(id.index() + 1, || None);
+            }
+            match &mut self.slots[id.index()] {
+                Some(slot) => slot.segment = (*segment).clone(),
+                empty => {
+                    *empty = Some(Slot::closed(*id, (*segment).clone(), now));
+                    opened.push((*id, self.open(registry, now, *id)));
+                }
+            }
+        }
+        opened
+    }
+
+    /// Opens again what is due.
+    pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) -> Vec<Opened> {
+        let due = self.slots.iter().flatten().filter(|slot| slot.retry_at().is_some_and(|at| at <= now));
+        let due: Vec<SegmentId> = due.map(|slot| slot.id).collect();
+        due.into_iter().map(|id| (id, self.open(registry, now, id))).collect()
+    }
+
+    /// When [`Self::handle_timeout`] next has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.slots.iter().flatten().filter_map(Slot::retry_at).min()
+    }
+
+    /// Notes that a port may have frames. The index is that of its segment.
+    pub fn wake(&mut self, index: usize) {
+        if let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut)
+            && !slot.is_ready
+        {
+            slot.is_ready = true;
+            self.ready.push_back(slot.id);
+        }
+    }
+
+    /// How many segments may have frames.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The segment whose turn it is to be read.
+    pub fn next_ready(&mut self) -> Option<SegmentId> {
+        while let Some(id) = self.ready.pop_front() {
+            if let Some(slot) = self.slot_mut(id) {
+                slot.is_ready = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Fills the cleared `batch` from a segment. If there is more, the segment gets another turn
+    /// after the others; if its device is gone, the port is closed and tried again later.
+    pub fn receive(&mut self, registry: &Registry, now: Instant, id: SegmentId, batch: &mut Batch) {
+        batch.clear();
+        let Some(slot) = self.slot_mut(id) else { return };
+        let Link::Open { port, .. } = &mut slot.link else { return };
+        match port.receive(batch) {
+            Ok(Readiness::Drained) => {}
+            Ok(Readiness::More) => self.wake(id.index()),
+            Err(error) => self.fail(registry, now, id, &error),
+        }
+    }
+
+    /// Sends one frame; what the port does not take is lost, and counted.
+    #[inline]
+    pub fn send(&mut self, now: Instant, id: SegmentId, bytes: &[u8], offload: Offload) {
+        let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
+        let result = match &mut slot.link {
+            Link::Open { port, .. } => port.send(bytes, offload),
+            Link::Closed { .. } => {
+                slot.send_errors += 1;
+                return;
+            }
+        };
+        slot.last_send_failed = result.is_err();
+        if let Err(error) = result {
+            slot.send_failed(now, &error);
+        }
+    }
+
+    /// Sends what the ports kept.
+    pub fn flush(&mut self, now: Instant) {
+        for slot in self.slots.iter_mut().flatten() {
+            if let Link::Open { port, .. } = &mut slot.link
+                && let Err(error) = port.flush()
+            {
+                slot.last_send_failed = true;
+                slot.send_failed(now, &error);
+            }
+        }
+    }
+
+    /// How the port of the segment of this name is doing.
+    pub fn status(&self, name: &str) -> Option<PortStatus> {
+        let mut slots = self.slots.iter().flatten();
+        slots.find(|slot| *slot.segment.name == *name).map(|slot| PortStatus {
+            up: matches!(slot.link, Link::Open { .. }) && !slot.last_send_failed,
+            send_errors: slot.send_errors,
+        })
+    }
+
+    fn slot_mut(&mut self, id: SegmentId) -> Option<&mut Slot<O::Port>> {
+        self.slots.get_mut(id.index()).and_then(Option::as_mut)
+    }
+
+    fn open(&mut self, registry: &Registry, now: Instant, id: SegmentId) -> Result<u16, OpenError> {
+        let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else {
+            return Err("no such segment".into());
+        };
+        let result = self.opener.open(&slot.segment).and_then(|port| {
+            let descriptor = port.descriptor();
+            let mtu = port.mtu()?;
+            let interest = Interest::READABLE;
+            registry.register(&mut SourceFd(&descriptor), tokens::port(id), interest)?;
+            Ok((port, descriptor, mtu))
+        });
+        match result {
+            Ok((port, descriptor, mtu)) => {
+                slot.link = Link::Open { port, descriptor };
+                slot.last_send_failed = false;
+                // What arrived before the registration makes no event on every kind of device.
+                self.wake(id.index());
+                Ok(mtu)
+            }
+            Err(error) => {
+                let pause = match slot.link {
+                    Link::Closed { pause, .. } => pause,
+                    Link::Open { .. } => REOPEN_AFTER,
+                };
+                let next_pause = (pause * 2).min(REOPEN_AFTER_MAX);
+                slot.link = Link::Closed { retry_at: now + pause, pause: next_pause };
+                Err(error)
+            }
+        }
+    }
+
+    fn fail(&mut self, registry: &Registry, now: Instant, id: SegmentId, error: &io::Error) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        log::error!(
+            "segment {}: its device {} is gone ({error}); trying again in {} s",
+            slot.segment.name,
+            slot.segment.tap,
+            REOPEN_AFTER.as_secs()
+        );
+        let closed = Link::Closed { retry_at: now + REOPEN_AFTER, pause: REOPEN_AFTER * 2 };
+        std::mem::replace(&mut slot.link, closed).close(registry);
+    }
+}
+
+impl<P: Port> Slot<P> {
+    fn closed(id: SegmentId, segment: Segment, now: Instant) -> Slot<P> {
+        Slot {
+            id,
+            segment,
+            link: Link::Closed { retry_at: now, pause: REOPEN_AFTER },
+            is_ready: false,
+            send_errors: 0,
+            last_send_failed: false,
+            quiet_until: Instant::ZERO,
+        }
+    }
+
+    fn close(self, registry: &Registry) {
+        self.link.close(registry);
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        match self.link {
+            Link::Open { .. } => None,
+            Link::Closed { retry_at, .. } => Some(retry_at),
+        }
+    }
+
+    #[cold]
+    fn send_failed(&mut self, now: Instant, error: &io::Error) {
+        self.send_errors += 1;
+        if now >= self.quiet_until {
+            self.quiet_until = now + SEND_ERROR_INTERVAL;
+            log::warn!(
+                "segment {}: {} does not take frames: {error} ({} lost so far)",
+                self.segment.name,
+                self.segment.tap,
+                self.send_errors
+            );
+        }
+    }
+}
+
+impl<P: Port> Link<P> {
+    fn close(self, registry: &Registry) {
+        if let Link::Open { port, descriptor } = self {
+            // Closing would do, were the descriptor not shared by whoever made the device.
+            let _ = registry.deregister(&mut SourceFd(&descriptor));
+            drop(port);
+        }
+    }
+}
+
+/// Whether a port opened for one of them serves the other.
+fn same_device(a: &Segment, b: &Segment) -> bool {
+    let device = |segment: &Segment| -> (Arc<str>, Option<Arc<str>>, Option<u16>) {
+        (Arc::clone(&segment.tap), segment.bridge.clone(), segment.mtu)
+    };
+    device(a) == device(b)
+}
+
+/// Opens TAPs.
+#[derive(Clone, Copy, Debug)]
+pub struct Taps;
+
+impl Opener for Taps {
+    type Port = TapPort;
+
+    fn open(&mut self, segment: &Segment) -> Result<TapPort, OpenError> {
+        let config =
+            TapConfig { tap: &segment.tap, bridge: segment.bridge.as_deref(), mtu: segment.mtu };
+        Ok(TapPort::open(&config)?)
+    }
+}

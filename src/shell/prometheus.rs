@@ -1,0 +1,228 @@
+//! A status report in Prometheus's text format, version 0.0.4.
+
+use std::fmt::Write as _;
+
+use super::protocol::RouterStatus;
+use crate::director::report::{RealServerReport, SegmentReport, ServiceReport};
+
+/// The whole exposition.
+pub(super) fn render(status: &RouterStatus) -> String {
+    let mut text = Text::default();
+    router(&mut text, status);
+    frames(&mut text, status);
+    // One that is no longer configured may share its name with one that is, and two samples of one
+    // name and one set of labels spoil the whole exposition.
+    let configured: Vec<&ServiceReport> =
+        status.report.services.iter().filter(|service| service.configured).collect();
+    services(&mut text, &configured);
+    real_servers(&mut text, &configured);
+    segments(&mut text, &status.report.segments);
+    text.0
+}
+
+fn router(text: &mut Text, status: &RouterStatus) {
+    let report = &status.report;
+    text.family("vipr_info", GAUGE, "The router: always 1.");
+    text.sample("vipr_info", &[("name", &report.name), ("version", &report.version)], 1);
+    let connections = report.connections;
+    let configuration = &status.configuration;
+    for (name, kind, help, value) in [
+        ("vipr_uptime_seconds", GAUGE, "Since the start.", report.uptime_seconds),
+        ("vipr_generation", GAUGE, "Configurations in force so far.", report.generation),
+        (
+            "vipr_configuration_failures_total",
+            COUNTER,
+            "Configurations refused.",
+            configuration.failures,
+        ),
+        (
+            "vipr_configuration_stale",
+            GAUGE,
+            "1 while the file on disk is not the one running.",
+            u64::from(configuration.error.is_some()),
+        ),
+        ("vipr_connections", GAUGE, "Connections now.", u64::from(connections.current)),
+        ("vipr_connections_max", GAUGE, "Room for connections.", u64::from(connections.max)),
+        (
+            "vipr_connections_evicted_total",
+            COUNTER,
+            "Connections that went early to make room.",
+            connections.evicted,
+        ),
+    ] {
+        text.family(name, kind, help);
+        text.sample(name, &[], value);
+    }
+}
+
+fn frames(text: &mut Text, status: &RouterStatus) {
+    let counters = &status.report.counters;
+    for (name, kind, help, value) in [
+        ("vipr_frames_received_total", COUNTER, "Frames that arrived.", counters.received),
+        ("vipr_frames_forwarded_total", COUNTER, "Frames handed on.", counters.forwarded),
+        ("vipr_frames_replied_total", COUNTER, "Frames answered.", counters.replied),
+        ("vipr_frames_consumed_total", COUNTER, "Frames taken note of.", counters.consumed),
+        ("vipr_frames_held", GAUGE, "Frames waiting for a MAC address.", counters.held),
+    ] {
+        text.family(name, kind, help);
+        text.sample(name, &[], value);
+    }
+    text.family("vipr_frames_dropped_total", COUNTER, "Frames dropped, by reason.");
+    for (reason, count) in &counters.drops {
+        text.sample("vipr_frames_dropped_total", &[("reason", reason)], *count);
+    }
+    text.family("vipr_vip_conflicts_total", COUNTER, "Claims to a VIP by someone else.");
+    for conflict in &status.report.conflicts {
+        let (vip, mac) = (conflict.vip.to_string(), conflict.mac.to_string());
+        let labels =
+            [("vip", vip.as_str()), ("segment", conflict.segment.as_str()), ("mac", mac.as_str())];
+        text.sample("vipr_vip_conflicts_total", &labels, conflict.count);
+    }
+}
+
+/// A metric of one item of a list.
+type Column<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
+
+fn services(text: &mut Text, services: &[&ServiceReport]) {
+    let columns: [Column<ServiceReport>; 4] = [
+        ("vipr_service_up", GAUGE, "1 if a real server can take a connection.", |service| {
+            u64::from(service.up)
+        }),
+        ("vipr_service_connections_total", COUNTER, "Connections scheduled.", |service| {
+            service.traffic.connections
+        }),
+        ("vipr_service_packets_total", COUNTER, "Packets from clients.", |service| {
+            service.traffic.packets
+        }),
+        ("vipr_service_bytes_total", COUNTER, "Bytes from clients.", |service| {
+            service.traffic.bytes
+        }),
+    ];
+    for (name, kind, help, value) in columns {
+        text.family(name, kind, help);
+        for service in services {
+            let (vip, protocol) = (service.vip.to_string(), service.protocol.to_string());
+            let labels = [
+                ("service", service.name.as_str()),
+                ("vip", vip.as_str()),
+                ("protocol", protocol.as_str()),
+                ("ports", service.ports.as_str()),
+            ];
+            text.sample(name, &labels, value(service));
+        }
+    }
+}
+
+fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
+    use crate::director::report::RealServerState::Up;
+
+    let columns: [Column<RealServerReport>; 7] = [
+        ("vipr_real_server_up", GAUGE, "1 if it gets new connections.", |real_server| {
+            u64::from(real_server.state == Up)
+        }),
+        ("vipr_real_server_weight", GAUGE, "Its weight.", |real_server| {
+            u64::from(real_server.weight)
+        }),
+        ("vipr_real_server_connections_active", GAUGE, "Established.", |real_server| {
+            u64::from(real_server.active)
+        }),
+        ("vipr_real_server_connections_inactive", GAUGE, "The others.", |real_server| {
+            u64::from(real_server.inactive)
+        }),
+        ("vipr_real_server_connections_total", COUNTER, "Scheduled.", |real_server| {
+            real_server.traffic.connections
+        }),
+        ("vipr_real_server_packets_total", COUNTER, "Packets handed to it.", |real_server| {
+            real_server.traffic.packets
+        }),
+        ("vipr_real_server_bytes_total", COUNTER, "Bytes handed to it.", |real_server| {
+            real_server.traffic.bytes
+        }),
+    ];
+    for (name, kind, help, value) in columns {
+        text.family(name, kind, help);
+        for service in services {
+            for real_server in &service.real_servers {
+                let address = real_server.address.to_string();
+                let labels = [
+                    ("service", service.name.as_str()),
+                    ("real_server", real_server.name.as_str()),
+                    ("address", address.as_str()),
+                    ("segment", real_server.segment.as_str()),
+                ];
+                text.sample(name, &labels, value(real_server));
+            }
+        }
+    }
+}
+
+fn segments(text: &mut Text, segments: &[SegmentReport]) {
+    let columns: [Column<SegmentReport>; 6] = [
+        ("vipr_segment_up", GAUGE, "1 if its port works.", |segment| u64::from(segment.up)),
+        ("vipr_segment_received_frames_total", COUNTER, "Frames that arrived.", |segment| {
+            segment.received_frames
+        }),
+        ("vipr_segment_received_bytes_total", COUNTER, "Their bytes.", |segment| {
+            segment.received_bytes
+        }),
+        ("vipr_segment_sent_frames_total", COUNTER, "Frames given to the port.", |segment| {
+            segment.sent_frames
+        }),
+        ("vipr_segment_sent_bytes_total", COUNTER, "Their bytes.", |segment| segment.sent_bytes),
+        ("vipr_segment_send_errors_total", COUNTER, "Frames it did not take.", |segment| {
+            segment.send_errors
+        }),
+    ];
+    for (name, kind, help, value) in columns {
+        text.family(name, kind, help);
+        for segment in segments {
+            text.sample(name, &[("segment", &segment.name)], value(segment));
+        }
+    }
+}
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string does not fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.0.push_str(name);
+        for (i, (label, content)) in labels.iter().enumerate() {
+            self.0.push(if i == 0 { '{' } else { ',' });
+            let _ = write!(self.0, "{label}=\"");
+            for character in content.chars() {
+                match character {
+                    '\\' => self.0.push_str(r"\\"),
+                    '"' => self.0.push_str(r#"\""#),
+                    '\n' => self.0.push_str(r"\n"),
+                    other => self.0.push(other),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_quoted_so_that_no_name_can_forge_a_line() {
+        let mut text = Text::default();
+        text.sample("m", &[("a", "x\"} 1\nm 2\\"), ("b", "é")], 7);
+        assert_eq!(text.0, "m{a=\"x\\\"} 1\\nm 2\\\\\",b=\"é\"} 7\n");
+    }
+}

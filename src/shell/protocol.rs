@@ -1,0 +1,149 @@
+//! What goes over the control socket: one JSON value a line, a question and then its answer.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::director::report::{ConnectionsPage, StatusReport};
+use crate::director::{Command, Response};
+
+/// A question or an order, as a client sends it: `{"command": "status"}`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Request {
+    /// For what surrounds the core.
+    Shell(ShellCommand),
+    /// For the core.
+    Director(Command),
+}
+
+/// What the shell answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum ShellCommand {
+    /// Read the configuration file again, and say what came of it.
+    Reload,
+}
+
+/// The answer: an object with one key, which names what the value is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    Status(Box<RouterStatus>),
+    Connections(ConnectionsPage),
+    Reload(ReloadOutcome),
+    /// The request was not understood or cannot be met: a line for a person.
+    Error(String),
+    /// Whatever else the core answers.
+    #[serde(untagged)]
+    Director(Response),
+}
+
+/// `vipr status --json`: what the core says of itself, and which file it runs on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouterStatus {
+    #[serde(flatten)]
+    pub report: StatusReport,
+    pub configuration: ConfigurationReport,
+}
+
+/// Where the configuration in force came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationReport {
+    pub path: String,
+    /// Time of day (RFC 3339, UTC) at which it was read.
+    pub loaded_at: String,
+    /// How many were refused since start.
+    pub failures: u64,
+    /// Why the file on disk is not the one running, if it is not.
+    pub error: Option<String>,
+}
+
+/// What came of a `reload`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum ReloadOutcome {
+    /// It is in force.
+    Applied {
+        generation: u64,
+        /// One line a difference.
+        changes: Vec<String>,
+    },
+    /// It is in force already.
+    Unchanged { generation: u64 },
+    /// It is not in force; the one before it still is.
+    Refused { generation: u64, diagnostics: String },
+}
+
+impl Request {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the client to show.
+    pub fn parse(line: &[u8]) -> Result<Request, String> {
+        let value: Value =
+            serde_json::from_slice(line).map_err(|error| format!("not a JSON value: {error}"))?;
+        if let Ok(command) = ShellCommand::deserialize(&value) {
+            return Ok(Request::Shell(command));
+        }
+        Command::deserialize(&value)
+            .map(Request::Director)
+            .map_err(|error| format!("not a command of this router: {error}"))
+    }
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Reply {
+        match response {
+            Response::Connections(page) => Reply::Connections(page),
+            other => Reply::Director(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_as_they_are_written() {
+        for request in [
+            Request::Shell(ShellCommand::Reload),
+            Request::Director(Command::Status),
+            Request::Director(Command::Connections { cursor: 7 }),
+        ] {
+            let line = serde_json::to_vec(&request).unwrap();
+            assert_eq!(Request::parse(&line), Ok(request));
+        }
+        assert_eq!(
+            Request::parse(br#"{"command":"reload"}"#),
+            Ok(Request::Shell(ShellCommand::Reload))
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_a_reason() {
+        for (line, reason) in [
+            (&b""[..], "not a JSON value"),
+            (b"status", "not a JSON value"),
+            (b"\xff\xfe", "not a JSON value"),
+            (b"{}", "command"),
+            (b"[]", "not a command"),
+            (br#"{"command":"statsu"}"#, "statsu"),
+            (br#"{"command":"connections"}"#, "cursor"),
+            (br#"{"command":"connections","cursor":-1}"#, "-1"),
+        ] {
+            let error = Request::parse(line).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn replies_are_named_by_their_one_key() {
+        let reply = Reply::Reload(ReloadOutcome::Unchanged { generation: 3 });
+        let text = serde_json::to_string(&reply).unwrap();
+        assert_eq!(text, r#"{"reload":{"outcome":"unchanged","generation":3}}"#);
+        assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);
+        let reply = Reply::Error("no".to_owned());
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"error":"no"}"#);
+    }
+}

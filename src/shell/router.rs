@@ -1,0 +1,223 @@
+//! A director with its ports: frames in bursts, timers, a new configuration.
+
+use std::sync::Arc;
+
+use mio::Registry;
+
+use super::clock;
+use super::event_log::{EventLog, Line};
+use super::ports::{OpenError, Opened, Opener, Ports};
+use crate::config::Snapshot;
+use crate::config::snapshot::Segment;
+use crate::director::report::StatusReport;
+use crate::director::{
+    Action, BURST_MAX, Command, Director, Instant, Limits, ReloadReport, Response, SegmentId,
+    Severity,
+};
+use crate::port::Batch;
+
+pub(super) struct Router<O: Opener> {
+    director: Director,
+    ports: Ports<O>,
+    batch: Batch,
+    /// Where each frame of the batch goes, if it goes on.
+    egress: [Option<SegmentId>; BURST_MAX],
+    event_log: EventLog,
+}
+
+impl<O: Opener> Router<O> {
+    /// A router without ports.
+    pub fn new(snapshot: Arc<Snapshot>, opener: O, seed: u64) -> Router<O> {
+        Router {
+            director: Director::new(clock::now(), snapshot, Limits::default(), seed),
+            ports: Ports::new(opener),
+            batch: Batch::new(BURST_MAX),
+            egress: [None; BURST_MAX],
+            event_log: EventLog::default(),
+        }
+    }
+
+    /// Opens the port of every segment.
+    ///
+    /// # Errors
+    /// The first that does not open, and the name of its segment.
+    pub fn open_ports(&mut self, registry: &Registry) -> Result<(), (Arc<str>, OpenError)> {
+        for (segment, result) in self.reconcile_ports(registry, clock::now()) {
+            match result {
+                Ok(mtu) => self.director.set_device_mtu(segment, mtu),
+                Err(error) => return Err((self.segment_name(segment), error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a port may have frames. The index is that of its segment.
+    pub fn wake_port(&mut self, index: usize) {
+        self.ports.wake(index);
+    }
+
+    /// Whether a port may have frames.
+    pub fn has_work(&self) -> bool {
+        self.ports.ready_len() > 0
+    }
+
+    /// One burst from each port that may have frames.
+    pub fn handle_bursts(&mut self, registry: &Registry) {
+        for _ in 0..self.ports.ready_len() {
+            if let Some(segment) = self.ports.next_ready() {
+                self.handle_burst(registry, segment);
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
+        self.handle_director_timeout(now);
+        if self.ports.poll_timeout().is_some_and(|at| at <= now) {
+            let opened = self.ports.handle_timeout(registry, now);
+            self.handle_opened(opened);
+        }
+        if self.event_log.poll_timeout().is_some_and(|at| at <= now) {
+            self.event_log.handle_timeout(now).iter().for_each(print);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] next has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = [
+            self.director.poll_timeout(),
+            self.ports.poll_timeout(),
+            self.event_log.poll_timeout(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Takes a new configuration into force and opens and closes the ports it calls for.
+    pub fn apply(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        snapshot: Arc<Snapshot>,
+    ) -> ReloadReport {
+        let report = self.director.apply(now, snapshot);
+        let opened = self.reconcile_ports(registry, now);
+        self.handle_opened(opened);
+        self.drain(now);
+        report
+    }
+
+    /// How many configurations have been in force.
+    pub fn generation(&self) -> u64 {
+        self.director.generation()
+    }
+
+    /// Answers what concerns the core and the ports.
+    pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
+        let mut response = self.director.handle_command(now, command);
+        if let Response::Status(report) = &mut response {
+            self.complete(report);
+        }
+        // A command may change something that is to be sent or said.
+        self.drain(now);
+        response
+    }
+
+    /// Adds what only the ports know.
+    fn complete(&self, report: &mut StatusReport) {
+        for segment in &mut report.segments {
+            let status = self.ports.status(&segment.name).unwrap_or_default();
+            segment.up = status.up;
+            segment.send_errors = status.send_errors;
+        }
+    }
+
+    /// Reads a burst, judges it, sends what comes of it.
+    fn handle_burst(&mut self, registry: &Registry, segment: SegmentId) {
+        let now = clock::now();
+        self.handle_director_timeout(now);
+        self.ports.receive(registry, now, segment, &mut self.batch);
+        let len = self.batch.len();
+        for index in 0..len {
+            let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
+            self.egress[index] = match verdict.action {
+                Action::Forward { egress } => Some(egress),
+                Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
+            };
+        }
+        // First what the director had: among it may be frames it held, and they are older than
+        // those of this burst.
+        self.transmit(now);
+        for index in 0..len {
+            if let Some(egress) = self.egress[index] {
+                let frame = self.batch.frame(index);
+                self.ports.send(now, egress, frame.bytes, frame.offload);
+            }
+        }
+        self.ports.flush(now);
+        self.log_events(now);
+    }
+
+    fn handle_director_timeout(&mut self, now: Instant) {
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
+            self.drain(now);
+        }
+    }
+
+    /// Sends and logs what the director has to send and to say.
+    fn drain(&mut self, now: Instant) {
+        self.transmit(now);
+        self.ports.flush(now);
+        self.log_events(now);
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        while let Some(frame) = self.director.poll_transmit() {
+            self.ports.send(now, frame.egress, frame.bytes, frame.offload);
+        }
+    }
+
+    fn log_events(&mut self, now: Instant) {
+        while let Some(event) = self.director.poll_event() {
+            if let Some(line) = self.event_log.handle(now, event) {
+                print(&line);
+            }
+        }
+    }
+
+    /// Makes the ports those of the configuration in force.
+    fn reconcile_ports(&mut self, registry: &Registry, now: Instant) -> Vec<Opened> {
+        let snapshot = Arc::clone(self.director.snapshot());
+        let segment_of = |name: &str| snapshot.segments.iter().find(|segment| *segment.name == *name);
+        let segments = self.director.segments();
+        let wanted: Vec<(SegmentId, &Segment)> = segments
+            .iter()
+            .filter_map(|(id, name)| segment_of(name).map(|segment| (*id, segment)))
+            .collect();
+        self.ports.reconcile(registry, now, &wanted)
+    }
+
+    fn handle_opened(&mut self, opened: Vec<Opened>) {
+        for (segment, result) in opened {
+            let name = self.segment_name(segment);
+            match result {
+                Ok(mtu) => {
+                    self.director.set_device_mtu(segment, mtu);
+                    log::info!("segment {name}: open, MTU {mtu}");
+                }
+                Err(error) => log::error!("segment {name}: {error}; trying again"),
+            }
+        }
+    }
+
+    fn segment_name(&self, segment: SegmentId) -> Arc<str> {
+        self.director.segment_name(segment).cloned().unwrap_or_else(|| "?".into())
+    }
+}
+
+fn print(line: &Line) {
+    match line.severity {
+        Severity::Warning => log::warn!("{}", line.text),
+        Severity::Info => log::info!("{}", line.text),
+    }
+}

@@ -1,0 +1,61 @@
+//! What follows a flow: later fragments, and ICMP errors about it.
+
+use std::time::Duration;
+
+use crate::harness::frames::{icmp_error, ip_payload, ipv4, tcp, udp};
+use crate::harness::*;
+
+#[test]
+fn later_fragments_follow_their_first_fragment() {
+    let mut world = World::new(&web().replace("\"tcp\"", "\"udp\""));
+    // Another flow first, so that the fragments' server is not simply the first one.
+    world.tell("front", &udp(1, 80, b"x"));
+    world.tell("front", &udp(2, 80, b"x"));
+    let whole = udp(5000, 80, &[0xab; 2992]);
+    let payload = ip_payload(&whole);
+    let fragment = |identification, at: usize, more| {
+        let end = (at + 1480).min(payload.len());
+        ipv4(17, Some((identification, at as u16, more)), &payload[at..end])
+    };
+    assert_eq!(world.tell("front", &fragment(9, 1480, true)), "dropped fragment_unknown");
+    assert_eq!(world.tell("front", &fragment(9, 0, true)), "forwarded rs2");
+    assert_eq!(world.tell("front", &fragment(9, 2960, false)), "forwarded rs2", "out of order");
+    assert_eq!(world.tell("front", &fragment(9, 1480, true)), "forwarded rs2");
+    assert_eq!(world.tell("front", &fragment(10, 1480, true)), "dropped fragment_unknown");
+    world.advance(Duration::from_secs(30));
+    assert_eq!(world.tell("front", &fragment(9, 1480, true)), "dropped fragment_unknown");
+}
+
+#[test]
+fn an_icmp_error_about_a_reply_reaches_its_real_server() {
+    let mut world = World::new(&web());
+    world.tell("front", &tcp(1, "S").bytes());
+    world.tell("front", &tcp(2, "S").bytes());
+    assert_eq!(world.tell("front", &tcp(40_000, "S").bytes()), "forwarded rs2");
+    world.take_sent();
+    // The reply that a router on the way found too big: from the VIP's port 80 to the client.
+    let reply = etherparse::PacketBuilder::ipv4(VIP, CLIENT, 60).tcp(80, 40_000, 5, 6);
+    let mut quoted = Vec::new();
+    reply.write(&mut quoted, &[0; 1400]).unwrap();
+    for kept in [28, 48, 500] {
+        let error = icmp_error(3, 4, [0, 0, 0x05, 0x14], &quoted[..kept]);
+        assert_eq!(world.tell("front", &error), "forwarded rs2", "{kept} bytes quoted");
+        let forwarded = world.take_one("back");
+        assert_eq!(forwarded[..12], [RS2_MAC.0, BACK_MAC.0].concat());
+        assert_eq!(forwarded[12..], error[12..]);
+    }
+    let cut = icmp_error(3, 4, [0; 4], &quoted[..27]);
+    assert_eq!(world.tell("front", &cut), "dropped icmp_unrelated");
+    let expired = icmp_error(11, 0, [0; 4], &quoted[..28]);
+    assert_eq!(world.tell("front", &expired), "forwarded rs2");
+    let redirect = icmp_error(5, 1, [0; 4], &quoted[..28]);
+    assert_eq!(world.tell("front", &redirect), "dropped icmp_unsupported");
+
+    // About a flow nobody has, and about someone else's packet.
+    let mut other = quoted.clone();
+    other[22..24].copy_from_slice(&40_001u16.to_be_bytes());
+    assert_eq!(world.tell("front", &icmp_error(3, 4, [0; 4], &other)), "dropped icmp_unrelated");
+    let mut foreign = quoted.clone();
+    foreign[12..16].copy_from_slice(&RS1);
+    assert_eq!(world.tell("front", &icmp_error(3, 4, [0; 4], &foreign)), "dropped icmp_unrelated");
+}

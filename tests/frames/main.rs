@@ -1,0 +1,14 @@
+//! Whole frames into the core, whole frames and verdicts out of it.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod answers;
+mod arp;
+mod connections;
+mod fragments_and_icmp;
+mod hold;
+mod loops;
+mod refused;
+mod reload;
+mod scheduling;

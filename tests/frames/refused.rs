@@ -1,0 +1,114 @@
+//! Frames that are nobody's business or not right: dropped, each for its own reason.
+
+use vipr::director::DropReason;
+use vipr::wire::MacAddr;
+
+use crate::harness::frames::{Tcp, ipv4, tcp, udp};
+use crate::harness::*;
+
+/// Recomputes the IPv4 header checksum of a frame that was tampered with.
+fn with_ip_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[24..26].fill(0);
+    let sum = etherparse::checksum::Sum16BitWords::new()
+        .add_slice(&frame[14..34])
+        .ones_complement()
+        .to_ne_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}
+
+fn tampered(at: usize, value: u8) -> Vec<u8> {
+    let mut frame = tcp(40_000, "S").bytes();
+    frame[at] = value;
+    frame
+}
+
+#[test]
+fn every_reason_for_a_drop_on_the_vip_segment() {
+    let mut world = World::new(&web());
+    world.take_sent();
+    let syn = || tcp(40_000, "S");
+    let mac = |last| MacAddr([0x52, 0x54, 0, 0, 0, last]);
+    let rows = [
+        (vec![], "frame_too_short"),
+        (vec![0; 13], "frame_too_short"),
+        (Tcp { source_mac: FRONT_MAC, ..syn() }.bytes(), "own_frame"),
+        (Tcp { source_mac: BACK_MAC, ..syn() }.bytes(), "own_frame"),
+        (Tcp { source_mac: MacAddr::ZERO, ..syn() }.bytes(), "bad_source_mac"),
+        (Tcp { source_mac: MacAddr::BROADCAST, ..syn() }.bytes(), "bad_source_mac"),
+        (Tcp { destination_mac: mac(0x77), ..syn() }.bytes(), "foreign_mac"),
+        (Tcp { destination_mac: MacAddr::BROADCAST, ..syn() }.bytes(), "group_mac"),
+        (tampered(12, 0x88), "ether_type_unsupported"),
+        ([&syn().bytes()[..12], &[0x81, 0, 0, 5, 8, 0], &[0; 40]].concat(), "vlan_tag"),
+        ([&syn().bytes()[..12], &[0x86, 0xdd], &[0x60; 60]].concat(), "ipv6_unsupported"),
+        (syn().bytes()[..33].to_vec(), "ipv4_header"),
+        (tampered(14, 0x65), "ipv4_header"),
+        (tampered(14, 0x44), "ipv4_header"),
+        (with_ip_checksum(tampered(16, 0xff)), "ipv4_header"),
+        (tampered(22, 99), "ipv4_checksum"),
+        (with_ip_checksum(tampered(17, 30)), "transport_header"),
+        (tampered(46, 0xf0), "transport_header"),
+        (Tcp { destination: [192, 0, 2, 11], ..syn() }.bytes(), "not_vip"),
+        (Tcp { destination: FRONT_DIP, ..syn() }.bytes(), "not_vip"),
+        (Tcp { destination: [255; 4], ..syn() }.bytes(), "not_vip"),
+        (Tcp { source: [0; 4], ..syn() }.bytes(), "bad_source_address"),
+        (Tcp { source: [127, 0, 0, 1], ..syn() }.bytes(), "bad_source_address"),
+        (Tcp { source: [224, 0, 0, 1], ..syn() }.bytes(), "bad_source_address"),
+        (Tcp { source: [255; 4], ..syn() }.bytes(), "bad_source_address"),
+        (Tcp { source: VIP, ..syn() }.bytes(), "bad_source_address"),
+        (Tcp { source: FRONT_DIP, ..syn() }.bytes(), "bad_source_address"),
+        (ipv4(47, None, &[0; 20]), "protocol_unsupported"),
+        (ipv4(132, None, &[0; 20]), "protocol_unsupported"),
+        (ipv4(17, Some((7, 1480, false)), &[0; 20]), "fragment_unknown"),
+        (ipv4(1, None, &[13, 0, 0, 0, 0, 0, 0, 0]), "icmp_unsupported"),
+        (ipv4(1, None, &[3, 3, 0, 0, 0, 0, 0, 0]), "icmp_unrelated"),
+    ];
+    for (frame, reason) in rows {
+        let known = DropReason::ALL.iter().find(|known| known.name() == reason).unwrap();
+        let before = world.drops(*known);
+        assert_eq!(world.tell("front", &frame), format!("dropped {reason}"), "{frame:02x?}");
+        assert_eq!(world.drops(*known), before + 1, "{reason} is counted");
+    }
+    assert_eq!(world.take_sent(), [], "nothing was answered");
+    assert_eq!(world.connections(), [], "nothing was opened");
+}
+
+#[test]
+fn vip_traffic_on_a_backend_segment_is_a_loop_and_other_traffic_is_not_ours() {
+    let mut world = World::new(&web());
+    let to_back = |destination| Tcp { destination_mac: BACK_MAC, destination, ..tcp(1, "S") };
+    assert_eq!(world.tell("back", &to_back(VIP).bytes()), "dropped vip_on_backend");
+    assert_eq!(world.tell("back", &to_back(BACK_DIP).bytes()), "dropped not_vip");
+}
+
+#[test]
+fn every_reason_has_a_name_of_its_own() {
+    let mut names: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    let mut world = World::new(&web());
+    assert_eq!(world.status().counters.drops.len(), count, "status shows each");
+}
+
+#[test]
+fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with_it() {
+    let toml = web().replace("tap = \"vipr-back\"", "tap = \"vipr-back\"\nmtu = 1400");
+    let mut world = World::new(&toml.replace("\"tcp\"", "\"udp\""));
+    world.take_sent();
+    assert_eq!(world.tell("front", &udp(1, 80, &[0; 1372])), "forwarded rs1", "1400 fits");
+    world.take_sent();
+    let big = udp(1, 80, &[0; 1373]);
+    assert_eq!(world.tell("front", &big), "replied", "etherparse sets DF");
+    let answer = world.take_one("front");
+    assert_eq!(answer[..12], [CLIENT_MAC.0, FRONT_MAC.0].concat());
+    assert_eq!(answer[26..34], [VIP, CLIENT].concat());
+    assert_eq!(answer[34..36], [3, 4]);
+    assert_eq!(answer[40..42], 1400u16.to_be_bytes());
+    assert_eq!(answer[42..70], big[14..42], "the packet's header and 8 bytes are quoted");
+    let mut without = big.clone();
+    without[20] = 0;
+    let without = with_ip_checksum(without);
+    assert_eq!(world.tell("front", &without), "dropped too_big rs1");
+}

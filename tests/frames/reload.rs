@@ -1,0 +1,130 @@
+//! A new configuration: what stays, what goes, what is announced.
+
+use std::time::Duration;
+
+use vipr::director::report::RealServerState;
+
+use crate::harness::frames::{arp_request, tcp, udp};
+use crate::harness::*;
+
+fn apply(world: &mut World, toml: &str) {
+    world.director.apply(world.now, snapshot(toml));
+    world.advance(Duration::ZERO);
+}
+
+#[test]
+fn connections_to_a_real_server_that_remains_are_untouched() {
+    let mut world = World::new(&web());
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+    world.tell("front", &tcp(1, "A").bytes());
+    let before = world.connections();
+    let changed = web()
+        .replace("weight = 4", "weight = 1")
+        .replace("wrr", "wlc")
+        .replace("\"rs1\"", "\"renamed\"")
+        .replace("name = \"web\"", "name = \"shop\"");
+    apply(&mut world, &changed);
+    let after = world.connections();
+    assert_eq!(after.len(), 1);
+    assert_eq!(before[0].expires_seconds, after[0].expires_seconds);
+    assert_eq!((after[0].service.as_str(), after[0].real_server.as_str()), ("shop", "renamed"));
+    assert_eq!(world.tell("front", &tcp(1, "A").bytes()), "forwarded renamed");
+    let service = world.status().services[0].clone();
+    assert_eq!((service.traffic.connections, service.traffic.packets), (1, 3));
+    assert_eq!(world.director.generation(), 2);
+}
+
+#[test]
+fn a_removed_real_server_drains_and_is_gone_with_its_last_connection() {
+    let mut world = World::new(&web());
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+    let without =
+        web().replace(&real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]"), "");
+    apply(&mut world, &without);
+    assert_eq!(world.tell("front", &tcp(1, "A").bytes()), "forwarded rs1");
+    for port in 2..10 {
+        assert_ne!(world.tell("front", &tcp(port, "S").bytes()), "forwarded rs1");
+    }
+    let servers = world.status().services[0].real_servers.clone();
+    assert_eq!(servers.len(), 3);
+    assert_eq!((servers[2].name.as_str(), servers[2].state), ("rs1", RealServerState::Draining));
+    world.tell("front", &tcp(1, "R").bytes());
+    world.advance(Duration::from_secs(11));
+    assert_eq!(world.status().services[0].real_servers.len(), 2);
+
+    // Back again while it drained: it is the same one, with its connections.
+    let mut world = World::new(&web());
+    world.tell("front", &tcp(1, "S").bytes());
+    apply(&mut world, &without);
+    apply(&mut world, &web());
+    let rs1 = world.status().services[0].real_servers[0].clone();
+    assert_eq!((rs1.name.as_str(), rs1.active, rs1.state), ("rs1", 1, RealServerState::Up));
+}
+
+#[test]
+fn a_removed_service_finishes_its_connections_and_its_vip_fades() {
+    let mut world = World::new(&web());
+    world.tell("front", &tcp(1, "S").bytes());
+    world.tell("front", &tcp(1, "A").bytes());
+    apply(&mut world, SEGMENTS);
+    world.take_sent();
+    assert_eq!(world.tell("front", &tcp(1, "A").bytes()), "forwarded rs1");
+    assert_eq!(world.tell("front", &tcp(2, "S").bytes()), "dropped not_vip");
+    let broadcast = arp_request(CLIENT_MAC, CLIENT, VIP);
+    let mut unicast = broadcast.clone();
+    unicast[..6].copy_from_slice(&FRONT_MAC.0);
+    assert_eq!(world.tell("front", &broadcast), "dropped arp_not_ours");
+    assert_eq!(world.tell("front", &unicast), "replied");
+    assert!(!world.status().services[0].configured);
+    world.advance(Duration::from_secs(901));
+    assert_eq!(world.status().services, []);
+    assert_eq!(world.tell("front", &unicast), "dropped arp_not_ours");
+    let refreshes = world.take_sent().iter().filter(|sent| sent.bytes[..6] == [0xff; 6]).count();
+    assert_eq!(refreshes, 0, "a VIP that went is not announced");
+}
+
+#[test]
+fn an_added_vip_is_announced_and_the_old_one_is_not_again() {
+    let mut world = World::new(&web());
+    world.advance(Duration::from_secs(10));
+    world.take_sent();
+    let more = format!(
+        "{}\n[[service]]\nvip = \"192.0.2.20\"\nprotocol = \"udp\"\nports = 53\n{}",
+        web(),
+        real_server("dns1", 11, 1, "")
+    );
+    apply(&mut world, &more);
+    let announcement = arp_request(FRONT_MAC, [192, 0, 2, 20], [192, 0, 2, 20]);
+    let five = vec![Sent { segment: "front".into(), bytes: announcement }; 5];
+    assert_eq!(world.take_sent(), five);
+    // And served at once.
+    let mut query = udp(5000, 53, b"?");
+    query[33] = 20;
+    query[24..26].fill(0);
+    query[40..42].fill(0);
+    let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&query[14..34]);
+    query[24..26].copy_from_slice(&sum.ones_complement().to_ne_bytes());
+    assert_eq!(world.tell("front", &query), "forwarded dns1");
+}
+
+#[test]
+fn segments_come_and_go_by_name() {
+    let mut world = World::new(&web());
+    let report = world.director.apply(world.now, snapshot(&web()));
+    assert_eq!((report.segments_added, report.segments_removed), (vec![], vec![]));
+    let third = "\n[segment.third]\nrole = \"backend\"\ntap = \"vipr-third\"\n";
+    let front = world.segment("front");
+    let report = world.director.apply(world.now, snapshot(&format!("{}{third}", web())));
+    assert_eq!(report.segments_added, [world.segment("third")]);
+    let third = world.segment("third");
+    let report = world.director.apply(world.now, snapshot(&web()));
+    assert_eq!((report.segments_added, report.segments_removed), (vec![], vec![third]));
+    assert_eq!(world.segment("front"), front, "the others keep their ids");
+    let mut frame = tcp(1, "S").bytes();
+    let verdict =
+        world.director.handle_frame(world.now, third, &mut vipr::wire::Frame::plain(&mut frame));
+    assert_eq!(
+        verdict.action,
+        vipr::director::Action::Drop(vipr::director::DropReason::SegmentGone)
+    );
+}

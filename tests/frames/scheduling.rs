@@ -1,0 +1,125 @@
+//! Who gets a new connection.
+
+use crate::harness::frames::{Tcp, tcp};
+use crate::harness::*;
+
+fn sequence(world: &mut World, ports: std::ops::Range<u16>) -> Vec<String> {
+    ports.map(|port| world.tell("front", &tcp(port, "S").bytes())).collect()
+}
+
+fn names(verdicts: &[String]) -> String {
+    verdicts.iter().map(|verdict| &verdict["forwarded rs".len()..]).collect()
+}
+
+#[test]
+fn wrr_for_weights_4_3_2() {
+    let mut world = World::new(&web());
+    assert_eq!(names(&sequence(&mut world, 1..19)), "112123123112123123");
+}
+
+#[test]
+fn rr_goes_round_whatever_the_weights() {
+    let mut world = World::new(&web().replace("wrr", "rr"));
+    assert_eq!(names(&sequence(&mut world, 1..8)), "1231231");
+}
+
+#[test]
+fn lc_takes_the_least_loaded_and_wlc_by_weight() {
+    let mut world = World::new(&web().replace("wrr", "lc"));
+    assert_eq!(names(&sequence(&mut world, 1..7)), "123123");
+    // The second server's connections end: it is next, twice.
+    for port in [2, 5] {
+        world.tell("front", &tcp(port, "A").bytes());
+        world.tell("front", &tcp(port, "R").bytes());
+    }
+    // (A RST to a half-open connection leaves it half open, in IPVS too.)
+    assert_eq!(names(&sequence(&mut world, 10..12)), "22");
+
+    let mut world = World::new(&web().replace("wrr", "wlc"));
+    let picks = names(&sequence(&mut world, 1..91));
+    let count = |digit| picks.matches(digit).count();
+    assert_eq!((count("1"), count("2"), count("3")), (40, 30, 20));
+}
+
+#[test]
+fn a_quiesced_real_server_keeps_its_connections_and_gets_no_more() {
+    let mut world = World::new(&web());
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+    let quiesced = web().replace("weight = 4", "weight = 0");
+    world.director.apply(world.now, snapshot(&quiesced));
+    let picks = names(&sequence(&mut world, 2..12));
+    assert!(!picks.contains('1'), "{picks}");
+    assert_eq!(world.tell("front", &tcp(1, "A").bytes()), "forwarded rs1");
+}
+
+#[test]
+fn thresholds_have_hysteresis() {
+    let limited = real_server("rs1", 11, 1, "upper_threshold = 4\nlower_threshold = 2");
+    let mut world = World::new(&format!(
+        "{SEGMENTS}\n[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
+         scheduler = \"rr\"\n{limited}"
+    ));
+    assert_eq!(names(&sequence(&mut world, 1..5)), "1111");
+    assert_eq!(world.tell("front", &tcp(5, "S").bytes()), "replied", "port unreachable");
+    let ends = |world: &mut World, port| {
+        world.tell("front", &tcp(port, "A").bytes());
+        world.tell("front", &tcp(port, "R").bytes());
+        world.advance(std::time::Duration::from_secs(11));
+    };
+    ends(&mut world, 1);
+    ends(&mut world, 2);
+    assert_eq!(world.tell("front", &tcp(6, "S").bytes()), "replied", "2 is not below 2");
+    ends(&mut world, 3);
+    assert_eq!(world.tell("front", &tcp(7, "S").bytes()), "forwarded rs1");
+    let told = world.take_events();
+    assert!(told[0].contains("has 4 connections, its upper threshold"), "{told:?}");
+    assert!(told[1].contains("down to 1 connections"), "{told:?}");
+}
+
+#[test]
+fn exact_ports_beat_ranges_beat_any() {
+    let service = |name: &str, ports: &str| {
+        format!(
+            "\n[[service]]\nname = \"{name}\"\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\n\
+             ports = {ports}\nscheduler = \"rr\"\n{}",
+            real_server(&format!("rs-{name}"), 11, 1, "")
+        )
+    };
+    let mut world = World::new(&format!(
+        "{SEGMENTS}{}{}{}",
+        service("any", "\"any\""),
+        service("range", "\"8000-8099\""),
+        service("exact", "[80, 8080]"),
+    ));
+    let rows = [
+        (80, "exact"),
+        (8080, "exact"),
+        (8000, "range"),
+        (8099, "range"),
+        (7999, "any"),
+        (8100, "any"),
+        (1, "any"),
+        (65_535, "any"),
+    ];
+    for (destination_port, name) in rows {
+        let frame = Tcp { destination_port, ..tcp(40_000, "S") }.bytes();
+        assert_eq!(world.tell("front", &frame), format!("forwarded rs-{name}"));
+    }
+}
+
+#[test]
+fn persistent_clients_return_to_their_real_server() {
+    let toml = web().replace(
+        "scheduler = \"wrr\"",
+        "scheduler = \"rr\"\npersistence = { timeout = \"5m\", netmask = 24 }",
+    );
+    let mut world = World::new(&toml);
+    let from = |source: [u8; 4], port| Tcp { source, ..tcp(port, "S") }.bytes();
+    assert_eq!(world.tell("front", &from([198, 51, 100, 7], 1)), "forwarded rs1");
+    assert_eq!(world.tell("front", &from([198, 51, 101, 7], 1)), "forwarded rs2");
+    assert_eq!(world.tell("front", &from([198, 51, 100, 7], 2)), "forwarded rs1");
+    assert_eq!(world.tell("front", &from([198, 51, 100, 8], 1)), "forwarded rs1", "same /24");
+    assert_eq!(world.tell("front", &from([198, 51, 102, 7], 1)), "forwarded rs3");
+    let rs1 = world.status().services[0].real_servers[0].clone();
+    assert_eq!((rs1.active, rs1.inactive), (3, 0), "templates are no connections");
+}
