@@ -21,8 +21,8 @@ for topology in two-segments one-arm; do
     lab_expect "$topology: loops are counted" "$(($(lab_status .counters.drops.loop) > 0))" 1
     lab_expect "$topology: frames that went round: hardly any" \
         "$(($(lab_status .counters.drops.loop) < 20))" 1
-    lab_wait 5 "the log to name rs1" grep -q 'rs1.*loop\|loop.*rs1' "$LAB_DIR/vipr.log"
-    grep 'rs1.*loop\|loop.*rs1' "$LAB_DIR/vipr.log"
+    lab_wait 5 "the log to name rs1" lab_says "$LAB_DIR/vipr.log" \
+        "real server rs1: sends traffic for VIP $VIP back"
 
     lab_sysctl rs1 net/ipv4/ip_forward 0
     ip -n rs1 address add "$VIP/32" dev lo
