@@ -4,9 +4,9 @@ use std::io::Write;
 
 use clap::Args;
 
+use super::Failure;
 use super::client::{Client, Target};
 use super::output::{self, endpoint};
-use super::Failure;
 use crate::director::Command;
 use crate::director::report::ConnectionReport;
 use crate::shell::protocol::{Reply, Request};

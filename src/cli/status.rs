@@ -5,15 +5,15 @@ use std::io::{self, Write};
 
 use clap::Args;
 
+use super::Failure;
 use super::client::{Client, Target};
 use super::output::{self, age, endpoint, short};
-use super::Failure;
+use crate::config::snapshot::Role;
 use crate::director::Command;
 use crate::director::counters::Traffic;
 use crate::director::report::{
     Rates, RealServerReport, RealServerState, ServiceReport, StatusReport,
 };
-use crate::config::snapshot::Role;
 use crate::shell::protocol::{ConfigurationReport, Reply, Request, RouterStatus};
 
 /// Show services and real servers.
@@ -105,7 +105,13 @@ fn write_services(
             writeln!(
                 output,
                 "  -> {:<28} {:<7} {:<6} {:<10} {:<10} {:<10} {:<17} Name",
-                "RemoteAddress:Port", "Forward", "Weight", "ActiveConn", "InActConn", "State", "MAC"
+                "RemoteAddress:Port",
+                "Forward",
+                "Weight",
+                "ActiveConn",
+                "InActConn",
+                "State",
+                "MAC"
             )?;
         }
         View::Totals => totals_header(output, ["Conns", "InPkts", "InBytes"])?,
@@ -189,7 +195,16 @@ fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<(
     writeln!(
         output,
         "\n{:<12} {:<7} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8}",
-        "Segment", "Role", "TAP", "Bridge", "MAC", "MTU", "State", "RxFrames", "TxFrames", "TxErrors"
+        "Segment",
+        "Role",
+        "TAP",
+        "Bridge",
+        "MAC",
+        "MTU",
+        "State",
+        "RxFrames",
+        "TxFrames",
+        "TxErrors"
     )?;
     for segment in &report.segments {
         let role = match segment.role {
@@ -289,9 +304,7 @@ mod tests {
         let text = printed(&status, &[View::Connections]);
         assert_eq!(
             text.lines().nth(1),
-            Some(
-                "configuration on disk is not the one running: vipr.toml:3:1: unknown key `vpi`"
-            )
+            Some("configuration on disk is not the one running: vipr.toml:3:1: unknown key `vpi`")
         );
     }
 }

@@ -24,6 +24,7 @@ use super::signals::{Signal, Signals};
 use super::tokens::{self, Subject};
 use super::watch::{Configuration, Loaded, Watch};
 use super::{clock, systemd};
+use crate::config;
 use crate::director::report::StatusReport;
 use crate::director::{Command, Instant, Response};
 
@@ -226,8 +227,8 @@ impl<O: Opener> EventLoop<O> {
         let mut changes = Vec::new();
         if is_new {
             self.followed.serial = next.serial;
-            changes =
-                self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot)).changes;
+            changes = config::diff(self.router.snapshot(), &next.snapshot);
+            self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
             let generation = self.router.generation();
             log::info!("generation {generation}: in force, {} changes", changes.len());
             for change in &changes {

@@ -111,6 +111,11 @@ impl<O: Opener> Router<O> {
         self.director.generation()
     }
 
+    /// The configuration in force.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.director.snapshot()
+    }
+
     /// Answers what concerns the core and the ports.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
         let mut response = self.director.handle_command(now, command);
@@ -188,7 +193,8 @@ impl<O: Opener> Router<O> {
     /// Makes the ports those of the configuration in force.
     fn reconcile_ports(&mut self, registry: &Registry, now: Instant) -> Vec<Opened> {
         let snapshot = Arc::clone(self.director.snapshot());
-        let segment_of = |name: &str| snapshot.segments.iter().find(|segment| *segment.name == *name);
+        let segment_of =
+            |name: &str| snapshot.segments.iter().find(|segment| *segment.name == *name);
         let segments = self.director.segments();
         let wanted: Vec<(SegmentId, &Segment)> = segments
             .iter()

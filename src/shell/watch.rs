@@ -4,13 +4,13 @@
 //! One edit is one reload, however the file is written: in place, by rename, by a swapped
 //! symlink, by deleting it first, or with its whole directory. What is compared is the content.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
-use std::io;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
