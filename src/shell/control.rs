@@ -11,8 +11,8 @@ use mio::net::UnixListener;
 use mio::{Interest, Registry};
 use rustix::fs::{FlockOperation, Mode};
 
-pub(super) use super::server::{Answer, ClientId};
 use super::protocol::{Reply, Request};
+pub(super) use super::server::{Answer, ClientId};
 use super::server::{Manners, Parsed, Refusal, Server};
 use super::tokens;
 use crate::director::Instant;
@@ -134,7 +134,8 @@ struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity)
+        if fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == self.identity)
         {
             let _ = fs::remove_file(&self.path);
         }
@@ -149,12 +150,12 @@ fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
         _ => Path::new("."),
     };
     let lock = fs::File::open(directory).map_err(failed)?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        match error {
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(
+        |error| match error {
             rustix::io::Errno::WOULDBLOCK => BindError::AlreadyRunning(path.to_owned()),
             error => failed(error.into()),
-        }
-    })?;
+        },
+    )?;
     remove_stale(path)?;
     // The mode must be right from the first moment on.
     let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);

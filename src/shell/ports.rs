@@ -92,7 +92,9 @@ impl<O: Opener> Ports<O> {
     ) -> Vec<Opened> {
         for slot in &mut self.slots {
             let is_wanted = |slot: &Slot<O::Port>| {
-                wanted.iter().any(|(id, segment)| *id == slot.id && same_device(segment, &slot.segment))
+                wanted
+                    .iter()
+                    .any(|(id, segment)| *id == slot.id && same_device(segment, &slot.segment))
             };
             if let Some(unwanted) = slot.take_if(|slot| !is_wanted(slot)) {
                 unwanted.close(registry);
@@ -116,7 +118,8 @@ impl<O: Opener> Ports<O> {
 
     /// Opens again what is due.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) -> Vec<Opened> {
-        let due = self.slots.iter().flatten().filter(|slot| slot.retry_at().is_some_and(|at| at <= now));
+        let due =
+            self.slots.iter().flatten().filter(|slot| slot.retry_at().is_some_and(|at| at <= now));
         let due: Vec<SegmentId> = due.map(|slot| slot.id).collect();
         due.into_iter().map(|id| (id, self.open(registry, now, id))).collect()
     }
