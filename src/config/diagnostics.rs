@@ -275,6 +275,12 @@ impl Mistakes {
             });
         }
         self.found.sort_by_key(|mistake| mistake.span.start);
+        // The second syntax error of a line is most often a consequence of the first.
+        self.found.dedup_by(|later, former| {
+            later.kind == Kind::Syntax
+                && former.kind == Kind::Syntax
+                && lines.index(later.span.start) == lines.index(former.span.start)
+        });
         let items = self.found.into_iter().map(|mistake| Diagnostic {
             place: lines.place(mistake.span, mistake.expected),
             related: mistake.related.map(|(span, label)| lines.place(span, Some(label.to_owned()))),

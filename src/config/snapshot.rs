@@ -108,6 +108,40 @@ pub struct Timeouts {
     pub sctp_closed: Duration,
 }
 
+impl Timeouts {
+    /// Each timeout with its key in the configuration.
+    pub fn by_name(&self) -> [(&'static str, Duration); 26] {
+        [
+            ("tcp_none", self.tcp_none),
+            ("tcp_established", self.tcp_established),
+            ("tcp_syn_sent", self.tcp_syn_sent),
+            ("tcp_syn_recv", self.tcp_syn_recv),
+            ("tcp_fin_wait", self.tcp_fin_wait),
+            ("tcp_time_wait", self.tcp_time_wait),
+            ("tcp_close", self.tcp_close),
+            ("tcp_close_wait", self.tcp_close_wait),
+            ("tcp_last_ack", self.tcp_last_ack),
+            ("tcp_listen", self.tcp_listen),
+            ("tcp_synack", self.tcp_synack),
+            ("udp", self.udp),
+            ("sctp_none", self.sctp_none),
+            ("sctp_init1", self.sctp_init1),
+            ("sctp_init", self.sctp_init),
+            ("sctp_cookie_sent", self.sctp_cookie_sent),
+            ("sctp_cookie_replied", self.sctp_cookie_replied),
+            ("sctp_cookie_wait", self.sctp_cookie_wait),
+            ("sctp_cookie", self.sctp_cookie),
+            ("sctp_cookie_echoed", self.sctp_cookie_echoed),
+            ("sctp_established", self.sctp_established),
+            ("sctp_shutdown_sent", self.sctp_shutdown_sent),
+            ("sctp_shutdown_received", self.sctp_shutdown_received),
+            ("sctp_shutdown_ack_sent", self.sctp_shutdown_ack_sent),
+            ("sctp_rejected", self.sctp_rejected),
+            ("sctp_closed", self.sctp_closed),
+        ]
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Timeouts {
         let seconds = Duration::from_secs;

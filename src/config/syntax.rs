@@ -1,9 +1,49 @@
 //! What the TOML parser has to say, in the words of our diagnostics.
+//!
+//! The parser recovers from most errors by itself. Not from a bracket that is never closed: it
+//! takes the rest of the file for what stands in it, and has something to say about every line.
+//! [`mend`] finds that bracket and makes comments of its lines, so that the rest can be read.
+
+use core::ops::Range;
+
+use toml::de::{DeTable, DeValue, Error};
 
 use super::diagnostics::{Mistake, Mistakes, ticked};
 
+/// Unclosed brackets that are mended in one file; each costs a parse.
+const MENDED_MAX: usize = 16;
+
+/// Reports brackets that are never closed. Gives the text back with comments in place of their
+/// lines, every other byte where it was.
+pub(super) fn mend(text: &str, mistakes: &mut Mistakes) -> String {
+    let mut mended = text.to_owned();
+    for _ in 0..MENDED_MAX {
+        let (table, errors) = DeTable::parse_recoverable(&mended);
+        let Some(value) = unclosed_value(&mended, table.get_ref(), &errors) else { break };
+        let open = value.start;
+        let bracket = if mended[open..].starts_with('{') { ('{', '}') } else { ('[', ']') };
+        let line_start = mended[..open].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = mended[open..].find('\n').map_or(mended.len(), |at| open + at);
+        let first_error = errors.iter().filter_map(Error::span).map(|span| span.start);
+        let first_error = first_error.filter(|at| *at > open).min().unwrap_or(line_end);
+        let noticed = mended[..first_error].rfind('\n').map_or(0, |at| at + 1);
+        let closed_by = mended[..noticed].matches('\n').count() + 1;
+
+        let message = format!("not TOML: `{}` is never closed", bracket.0);
+        let mistake = Mistake::syntax(open..open + 1, message)
+            .expected(format!("expected `{}` to follow", bracket.1));
+        mistakes.report(if first_error > line_end && noticed < mended.len() {
+            mistake.help(format!("close it before line {closed_by}"))
+        } else {
+            mistake.help("close it in the same line")
+        });
+        comment_out(&mut mended, line_start..noticed.max(line_end));
+    }
+    mended
+}
+
 /// Reports each syntax error of `text`.
-pub(super) fn report(text: &str, errors: &[toml::de::Error], mistakes: &mut Mistakes) {
+pub(super) fn report(text: &str, errors: &[Error], mistakes: &mut Mistakes) {
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let found = text.get(span.clone()).unwrap_or_default();
@@ -24,4 +64,51 @@ pub(super) fn report(text: &str, errors: &[toml::de::Error], mistakes: &mut Mist
         };
         mistakes.report(mistake);
     }
+}
+
+/// Where the array or inline table stands that is never closed, if one is.
+fn unclosed_value(text: &str, table: &DeTable<'_>, errors: &[Error]) -> Option<Range<usize>> {
+    let is_unclosed =
+        |error: &&Error| matches!(base(error), "unclosed array" | "unclosed inline table");
+    let end = errors.iter().filter(is_unclosed).filter_map(Error::span).next_back()?.start;
+    let mut values: Vec<_> = table.values().collect();
+    while let Some(value) = values.pop() {
+        let span = value.span();
+        let excerpt = text.get(span.clone()).unwrap_or_default();
+        // The span of a table with a header, and of an array of those, is the header: it is closed
+        // and ends where it ends. An inline table may seem to end at a bracket further down.
+        let is_open = |opening, closing| {
+            let reaches_end = span.start < end && end <= span.end;
+            excerpt.starts_with(opening) && (reaches_end || !excerpt.ends_with(closing))
+        };
+        match value.get_ref() {
+            DeValue::Array(_) if is_open('[', ']') => return Some(span),
+            DeValue::Table(_) if is_open('{', '}') => return Some(span),
+            DeValue::Array(array) => values.extend(array.iter()),
+            DeValue::Table(table) => values.extend(table.values()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The message without what was expected.
+fn base(error: &Error) -> &str {
+    error.message().split(", expected ").next().unwrap_or_default()
+}
+
+/// Puts a `#` at the start of each of these lines.
+fn comment_out(text: &mut String, lines: Range<usize>) {
+    let mut commented = String::with_capacity(lines.len());
+    for line in text[lines.clone()].split_inclusive('\n') {
+        match line.chars().next() {
+            Some('\n' | '\r') | None => commented.push_str(line),
+            Some(first) => {
+                commented.push('#');
+                commented.extend(core::iter::repeat_n(' ', first.len_utf8() - 1));
+                commented.push_str(&line[first.len_utf8()..]);
+            }
+        }
+    }
+    text.replace_range(lines, &commented);
 }

@@ -101,14 +101,14 @@ impl<O: Opener> Router<O> {
         self.drain(now);
     }
 
-    /// The configuration in force.
-    pub fn snapshot(&self) -> &Snapshot {
-        self.director.snapshot()
-    }
-
     /// How many configurations have been in force.
     pub fn generation(&self) -> u64 {
         self.director.generation()
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.director.snapshot()
     }
 
     /// Answers what concerns the core and the ports.

@@ -1,0 +1,316 @@
+//! What one configuration changes about another, in words: one line a difference, subject first.
+//!
+//! Things are the same by their natural keys, as the core reconciles them: segments by name,
+//! services by VIP, protocol and ports, real servers by address and segment.
+
+use core::fmt::{Debug, Display};
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use super::Snapshot;
+use super::durations::format_duration;
+use super::snapshot::{Announce, RealServer, Router, Segment, Service, Timeouts};
+
+/// Every difference; empty if the two are equal.
+pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    let mut changes = Changes { subject: String::new(), lines: Vec::new() };
+    changes.router(&before.router, &after.router);
+    changes.announce(&before.announce, &after.announce);
+    changes.timeouts(&before.timeouts, &after.timeouts);
+    changes.segments(&before.segments, &after.segments);
+    changes.services(&before.services, &after.services);
+    changes.lines
+}
+
+struct Changes {
+    /// What the lines are about at the moment.
+    subject: String,
+    lines: Vec<String>,
+}
+
+impl Changes {
+    fn router(&mut self, before: &Router, after: &Router) {
+        self.about("router");
+        self.value("name", &before.name, &after.name);
+        let socket = |router: &Router| router.control_socket.display().to_string();
+        self.value("control_socket", &socket(before), &socket(after));
+        self.option("metrics", before.metrics.as_ref(), after.metrics.as_ref());
+        self.value("connections_max", &before.connections_max, &after.connections_max);
+        self.word("unmatched", &before.unmatched, &after.unmatched);
+    }
+
+    fn announce(&mut self, before: &Announce, after: &Announce) {
+        self.about("announce");
+        self.value("count", &before.count, &after.count);
+        self.value("repeat", &before.repeat, &after.repeat);
+        self.duration("repeat_after", before.repeat_after, after.repeat_after);
+        self.duration("refresh", before.refresh, after.refresh);
+    }
+
+    fn timeouts(&mut self, before: &Timeouts, after: &Timeouts) {
+        self.about("timeouts");
+        for ((name, before), (_, after)) in before.by_name().into_iter().zip(after.by_name()) {
+            self.duration(name, before, after);
+        }
+    }
+
+    fn segments(&mut self, before: &[Segment], after: &[Segment]) {
+        let known: BTreeMap<&str, &Segment> =
+            before.iter().map(|segment| (&*segment.name, segment)).collect();
+        for segment in before.iter().filter(|old| !after.iter().any(|new| new.name == old.name)) {
+            self.lines.push(format!("segment {}: removed", segment.name));
+        }
+        for segment in after {
+            self.about(format!("segment {}", segment.name));
+            let Some(old) = known.get(&*segment.name) else {
+                let role = format!("{:?}", segment.role).to_lowercase();
+                self.say(format!("added (role {role}, tap {})", segment.tap));
+                continue;
+            };
+            self.word("role", &old.role, &segment.role);
+            self.value("tap", &old.tap, &segment.tap);
+            self.option("bridge", old.bridge.as_ref(), segment.bridge.as_ref());
+            self.value("mac", &old.mac, &segment.mac);
+            self.option("mtu", old.mtu.as_ref(), segment.mtu.as_ref());
+            self.list("address", &old.addresses, &segment.addresses);
+        }
+    }
+
+    fn services(&mut self, before: &[Service], after: &[Service]) {
+        let key = |service: &Service| (service.vip, service.protocol, service.ports.clone());
+        let mut known: BTreeMap<_, &Service> =
+            before.iter().map(|service| (key(service), service)).collect();
+        let kept: Vec<Option<&Service>> =
+            after.iter().map(|service| known.remove(&key(service))).collect();
+        for service in before.iter().filter(|service| known.contains_key(&key(service))) {
+            self.lines.push(format!("service {}: removed", service.name));
+        }
+        for (service, old) in after.iter().zip(kept) {
+            self.about(format!("service {}", service.name));
+            match old {
+                Some(old) => self.service(old, service),
+                None => self.say(format!(
+                    "added ({}, scheduler {}, {} real servers)",
+                    service.endpoint(),
+                    service.scheduler.name(),
+                    service.real_servers.len()
+                )),
+            }
+        }
+    }
+
+    fn service(&mut self, before: &Service, after: &Service) {
+        self.value("name", &before.name, &after.name);
+        self.value("scheduler", &before.scheduler.name(), &after.scheduler.name());
+        let persistence = |service: &Service| {
+            let persistence = service.persistence?;
+            Some(format!("{}/{}", format_duration(persistence.timeout), persistence.netmask))
+        };
+        self.option("persistence", persistence(before).as_ref(), persistence(after).as_ref());
+        self.value("one_packet", &before.one_packet, &after.one_packet);
+        let key = |server: &RealServer| -> (IpAddr, _) { (server.address, server.segment.clone()) };
+        let mut known: BTreeMap<_, &RealServer> =
+            before.real_servers.iter().map(|server| (key(server), server)).collect();
+        let order: Vec<_> = after.real_servers.iter().map(&key).collect();
+        let kept_before = before.real_servers.iter().map(&key).filter(|k| order.contains(k));
+        let kept_after = order.iter().filter(|k| known.contains_key(k)).cloned();
+        let reordered = !kept_before.eq(kept_after);
+        for server in &after.real_servers {
+            match known.remove(&key(server)) {
+                Some(old) => self.real_server(&after.name, old, server),
+                None => self.say(format!(
+                    "real server {} added ({}, weight {})",
+                    server.name, server.address, server.weight
+                )),
+            }
+        }
+        for server in before.real_servers.iter().filter(|server| known.contains_key(&key(server))) {
+            self.say(format!("real server {} removed", server.name));
+        }
+        if reordered {
+            self.say("real servers in another order");
+        }
+    }
+
+    fn real_server(&mut self, service: &str, before: &RealServer, after: &RealServer) {
+        let outer = core::mem::take(&mut self.subject);
+        self.about(format!("service {service}: real server {}", after.name));
+        self.value("name", &before.name, &after.name);
+        self.option("mac", before.mac.as_ref(), after.mac.as_ref());
+        self.list("vip_mac", &before.vip_macs, &after.vip_macs);
+        self.value("weight", &before.weight, &after.weight);
+        self.value("upper_threshold", &before.upper_threshold, &after.upper_threshold);
+        self.value("lower_threshold", &before.lower_threshold, &after.lower_threshold);
+        self.subject = outer;
+    }
+
+    fn about(&mut self, subject: impl Into<String>) {
+        self.subject = subject.into();
+    }
+
+    fn say(&mut self, what: impl Display) {
+        // A real server's line goes on where its service's begins.
+        self.lines.push(format!("{}: {what}", self.subject));
+    }
+
+    fn value<T: PartialEq + Display>(&mut self, name: &str, before: &T, after: &T) {
+        if before != after {
+            let separator = if self.subject.contains(": ") { " " } else { ": " };
+            self.lines.push(format!("{}{separator}{name} {before} → {after}", self.subject));
+        }
+    }
+
+    fn word<T: PartialEq + Debug>(&mut self, name: &str, before: &T, after: &T) {
+        let word = |value: &T| format!("{value:?}").to_lowercase();
+        self.value(name, &word(before), &word(after));
+    }
+
+    fn duration(&mut self, name: &str, before: Duration, after: Duration) {
+        self.value(name, &format_duration(before), &format_duration(after));
+    }
+
+    fn option<T: PartialEq + Display>(
+        &mut self,
+        name: &str,
+        before: Option<&T>,
+        after: Option<&T>,
+    ) {
+        let text = |value: Option<&T>| value.map_or_else(|| "none".to_owned(), T::to_string);
+        self.value(name, &text(before), &text(after));
+    }
+
+    fn list<T: PartialEq + Display>(&mut self, name: &str, before: &[T], after: &[T]) {
+        let text = |list: &[T]| {
+            let items: Vec<String> = list.iter().map(T::to_string).collect();
+            if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+        };
+        self.value(name, &text(before), &text(after));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = r#"
+[segment.front]
+role = "vip"
+tap = "vipr-front"
+
+[segment.back]
+role = "backend"
+tap = "vipr-back"
+
+[[service]]
+name = "web"
+vip = "192.0.2.10"
+protocol = "tcp"
+ports = 80
+scheduler = "wrr"
+
+[[service.real_server]]
+name = "rs1"
+address = "10.0.0.11"
+segment = "back"
+weight = 1
+
+[[service.real_server]]
+name = "rs2"
+address = "10.0.0.12"
+segment = "back"
+weight = 1
+"#;
+
+    fn parse(toml: &str) -> Snapshot {
+        crate::config::parse(toml, "test.toml").unwrap_or_else(|wrong| panic!("{wrong}"))
+    }
+
+    /// What replacing one text in the base by another is reported as.
+    fn after(edits: &[(&str, &str)]) -> Vec<String> {
+        let mut edited = BASE.to_owned();
+        for (from, to) in edits {
+            assert!(edited.contains(from), "{from}");
+            edited = edited.replacen(from, to, 1);
+        }
+        diff(&parse(BASE), &parse(&edited))
+    }
+
+    #[test]
+    fn equal_configurations_differ_in_nothing() {
+        assert_eq!(after(&[]), [] as [&str; 0]);
+        assert_eq!(after(&[("weight = 1", "weight = 1 # a comment")]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn every_kind_of_change_has_its_line() {
+        let server = "\n[[service.real_server]]\nname = \"rs2\"\naddress = \"10.0.0.12\"\nsegment = \"back\"\nweight = 1\n";
+        let third = server.replace("rs2", "rs3").replace("12", "13");
+        let rows: &[(&str, &str, &[&str])] = &[
+            ("weight = 1", "weight = 3", &["service web: real server rs1 weight 1 → 3"]),
+            ("\"rs1\"", "\"one\"", &["service web: real server one name rs1 → one"]),
+            (
+                "weight = 1",
+                "mac = \"52:54:00:00:00:11\"",
+                &["service web: real server rs1 mac none → 52:54:00:00:00:11"],
+            ),
+            (server, "", &["service web: real server rs2 removed"]),
+            (
+                server,
+                &format!("{server}{third}"),
+                &["service web: real server rs3 added (10.0.0.13, weight 1)"],
+            ),
+            ("wrr", "rr", &["service web: scheduler wrr → rr"]),
+            (
+                "scheduler",
+                "persistence = { timeout = \"5m\", netmask = 24 }\nscheduler",
+                &["service web: persistence none → 5m/24"],
+            ),
+            (
+                "ports = 80",
+                "ports = 81",
+                &[
+                    "service web: removed",
+                    "service web: added (192.0.2.10:81/tcp, scheduler wrr, 2 real servers)",
+                ],
+            ),
+            ("vipr-back", "vipr-b", &["segment back: tap vipr-back → vipr-b"]),
+            (
+                "role = \"backend\"",
+                "role = \"both\"\nmtu = 1400",
+                &["segment back: role backend → both", "segment back: mtu none → 1400"],
+            ),
+            (
+                "[segment.front]",
+                "[segment.third]\nrole = \"vip\"\ntap = \"t3\"\n[segment.front]",
+                &["segment third: added (role vip, tap t3)"],
+            ),
+            (
+                "[segment.front]",
+                "[router]\nunmatched = \"drop\"\nmetrics = \"127.0.0.1:9469\"\n[segment.front]",
+                &["router: metrics none → 127.0.0.1:9469", "router: unmatched reject → drop"],
+            ),
+            (
+                "[segment.front]",
+                "[timeouts]\nudp = 7\n[announce]\ncount = 1\n[segment.front]",
+                &["announce: count 5 → 1", "timeouts: udp 5m → 7s"],
+            ),
+        ];
+        for (from, to, expected) in rows {
+            assert_eq!(after(&[(from, to)]), *expected, "{from:?} → {to:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_real_servers_counts_because_schedulers_go_by_it() {
+        let swap = [
+            ("\"rs1\"", "\"x\""),
+            ("\"rs2\"", "\"rs1\""),
+            ("\"x\"", "\"rs2\""),
+            ("10.0.0.11", "x"),
+            ("10.0.0.12", "10.0.0.11"),
+            ("\"x\"", "\"10.0.0.12\""),
+        ];
+        assert_eq!(after(&swap), ["service web: real servers in another order"]);
+    }
+}
