@@ -35,18 +35,22 @@ const ROOT: Schema = Schema {
     header: "the file",
     keys: &["router", "announce", "segment", "timeouts", "service"],
     reserved: &[],
+    is_root: true,
 };
 const ROUTER: Schema = Schema {
     header: "[router]",
     keys: &["name", "control_socket", "metrics", "connections_max", "unmatched"],
     reserved: &["state"],
+    is_root: false,
 };
 const ANNOUNCE: Schema = Schema {
     header: "[announce]",
     keys: &["count", "repeat", "repeat_after", "refresh"],
     reserved: &[],
+    is_root: false,
 };
-const TIMEOUTS: Schema = Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[] };
+const TIMEOUTS: Schema =
+    Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
     keys: &["role", "tap", "bridge", "mac", "mtu", "address"],
@@ -60,6 +64,7 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
+    is_root: false,
 };
 const SERVICE: Schema = Schema {
     header: "[[service]]",
@@ -82,9 +87,10 @@ const SERVICE: Schema = Schema {
         "expire_quiescent",
         "sloppy_tcp",
     ],
+    is_root: false,
 };
 const PERSISTENCE: Schema =
-    Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[] };
+    Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[], is_root: false };
 const REAL_SERVER: Schema = Schema {
     header: "[[service.real_server]]",
     keys: &[
@@ -98,6 +104,7 @@ const REAL_SERVER: Schema = Schema {
         "lower_threshold",
     ],
     reserved: &[],
+    is_root: false,
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
