@@ -82,10 +82,9 @@ fn table(
 fn row(connection: &ConnectionReport) -> String {
     let expires = connection.expires_seconds;
     format!(
-        "{:<3} {:02}:{:02}  {:<11} {:<18} {:<18} {}",
+        "{:<3} {:<6} {:<11} {:<18} {:<18} {}",
         connection.protocol.to_string().to_uppercase(),
-        expires / 60,
-        expires % 60,
+        format!("{:02}:{:02}", expires / 60, expires % 60),
         connection.state.name(),
         endpoint(connection.client, connection.client_port),
         endpoint(connection.vip, connection.virtual_port),
@@ -138,7 +137,13 @@ mod tests {
 
     #[test]
     fn the_table_lines_up_as_that_of_ipvsadm() {
-        insta::assert_snapshot!(printed(table, vec![connections(), connections()]), @"");
+        insta::assert_snapshot!(printed(table, vec![connections(), connections()]), @r"
+        pro expire state       source             virtual            destination
+        TCP 14:58  ESTABLISHED 198.51.100.7:40000 192.0.2.10:80      10.0.0.11:80
+        UDP 100:00 UDP         [2001:db8:ffff:ffff:ffff:ffff:ffff:7]:40000 [2001:db8::10]:80  [2001:db8:1::11]:80
+        TCP 14:58  ESTABLISHED 198.51.100.7:40000 192.0.2.10:80      10.0.0.11:80
+        UDP 100:00 UDP         [2001:db8:ffff:ffff:ffff:ffff:ffff:7]:40000 [2001:db8::10]:80  [2001:db8:1::11]:80
+        ");
     }
 
     #[test]

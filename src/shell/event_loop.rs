@@ -30,6 +30,8 @@ use crate::director::{Command, Instant, Response};
 
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 128;
+/// Differences of a new configuration that are logged; frames wait meanwhile.
+const CHANGES_LOGGED_MAX: usize = 200;
 
 /// A running router.
 pub struct EventLoop<O: Opener> {
@@ -226,14 +228,14 @@ impl<O: Opener> EventLoop<O> {
         let is_new = next.serial != self.followed.serial;
         let mut changes = Vec::new();
         if is_new {
+            changes = match self.followed.serial + 1 {
+                serial if serial == next.serial => next.changes.to_vec(),
+                // Two came at once, and the one between was never in force.
+                _ => config::diff(self.router.snapshot(), &next.snapshot),
+            };
             self.followed.serial = next.serial;
-            changes = config::diff(self.router.snapshot(), &next.snapshot);
             self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
-            let generation = self.router.generation();
-            log::info!("generation {generation}: in force, {} changes", changes.len());
-            for change in &changes {
-                log::info!("generation {generation}: {change}");
-            }
+            log_changes(self.router.generation(), &changes);
         }
         let outcome = outcome(&next, self.router.generation(), is_new, changes);
         let waiting = &mut self.followed.waiting;
@@ -332,6 +334,17 @@ impl Followed {
                 error: configuration.error.clone(),
             },
         }
+    }
+}
+
+fn log_changes(generation: u64, changes: &[String]) {
+    log::info!("generation {generation}: in force, {} changes", changes.len());
+    for change in changes.iter().take(CHANGES_LOGGED_MAX) {
+        log::info!("generation {generation}: {change}");
+    }
+    if changes.len() > CHANGES_LOGGED_MAX {
+        let more = changes.len() - CHANGES_LOGGED_MAX;
+        log::info!("generation {generation}: and {more} more");
     }
 }
 

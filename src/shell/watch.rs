@@ -18,7 +18,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::file::{self, LoadError};
 use super::watched::{self, Appearance, Directory};
-use crate::config::Snapshot;
+use crate::config::{self, Snapshot};
 
 /// A change counts as complete when nothing more came for this long.
 pub const SETTLE: Duration = Duration::from_millis(30);
@@ -34,6 +34,8 @@ pub struct Configuration {
     pub snapshot: Arc<Snapshot>,
     /// How many have been accepted, the one at start included.
     pub serial: u64,
+    /// What was changed by the last that was accepted: one line a difference.
+    pub changes: Arc<[String]>,
     pub loaded_at: SystemTime,
     /// How many have been refused.
     pub failures: u64,
@@ -86,6 +88,7 @@ impl Watch {
         let configuration = Arc::new(ArcSwap::from_pointee(Configuration {
             snapshot: loaded.snapshot,
             serial: 1,
+            changes: Arc::new([]),
             loaded_at: SystemTime::now(),
             failures: 0,
             error: None,
@@ -277,6 +280,7 @@ impl Reader {
             }
             Ok(text) => match file::parse(&self.path, text) {
                 Ok(snapshot) => {
+                    next.changes = config::diff(&next.snapshot, &snapshot).into();
                     next.snapshot = Arc::new(snapshot);
                     next.serial += 1;
                     next.loaded_at = SystemTime::now();
@@ -355,7 +359,10 @@ mod tests {
             set_up(root.path());
             let loaded = Loaded::read(&root.path().join("conf/vipr.toml")).unwrap();
             let (sender, woken) = mpsc::channel();
-            let watch = Watch::start(loaded, move || drop(sender.send(()))).unwrap();
+            let watch = Watch::start(loaded, move || {
+                let _ = sender.send(());
+            });
+            let watch = watch.unwrap();
             let mut fixture = Fixture { watch, woken, root };
             // Nothing is missed from here on.
             fixture.reload();
