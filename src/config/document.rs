@@ -14,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Mistake, Mistakes, Read, Span};
 use super::section::{At, List, Schema, Section, Value};
-use super::snapshot::{Announce, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched};
+use super::snapshot::{
+    Announce, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+};
 use super::{ports, values};
 use crate::wire::MacAddr;
 
@@ -37,10 +39,22 @@ const ROOT: Schema = Schema {
     reserved: &[],
     is_root: true,
 };
+/// How old a state file may be unless the configuration says otherwise: longer than any restart
+/// takes, shorter than most clients wait.
+const STATE_MAX_AGE_DEFAULT: Duration = Duration::from_secs(120);
+
 const ROUTER: Schema = Schema {
     header: "[router]",
-    keys: &["name", "control_socket", "metrics", "connections_max", "unmatched"],
-    reserved: &["state"],
+    keys: &[
+        "name",
+        "control_socket",
+        "metrics",
+        "connections_max",
+        "unmatched",
+        "state",
+        "state_max_age",
+    ],
+    reserved: &[],
     is_root: false,
 };
 const ANNOUNCE: Schema = Schema {
@@ -76,17 +90,10 @@ const SERVICE: Schema = Schema {
         "scheduler",
         "persistence",
         "one_packet",
+        "on_removal",
         "real_server",
     ],
-    reserved: &[
-        "listen",
-        "check",
-        "quorum",
-        "sorry_server",
-        "on_removal",
-        "expire_quiescent",
-        "sloppy_tcp",
-    ],
+    reserved: &["listen", "check", "quorum", "sorry_server", "expire_quiescent", "sloppy_tcp"],
     is_root: false,
 };
 const PERSISTENCE: Schema =
@@ -133,6 +140,8 @@ pub(super) struct RouterSection {
     pub metrics: Read<Option<SocketAddr>>,
     pub connections_max: Read<u32>,
     pub unmatched: Read<Unmatched>,
+    pub state: Read<Option<PathBuf>>,
+    pub state_max_age: Read<Duration>,
 }
 
 /// `[segment.NAME]`.
@@ -158,6 +167,7 @@ pub(super) struct ServiceSection {
     pub scheduler: Read<SchedulerKind>,
     pub persistence: Read<Option<PersistenceSection>>,
     pub one_packet: Read<Option<At<bool>>>,
+    pub on_removal: Read<OnRemoval>,
     pub real_servers: Vec<RealServerSection>,
     /// Whether every real server could be taken for a table.
     pub complete: Read<()>,
@@ -240,6 +250,15 @@ impl RouterSection {
                 Unmatched::default(),
                 mistakes,
                 values::unmatched,
+            ),
+            state: section
+                .optional("state", mistakes, values::file_path)
+                .map(|at| at.map(|at| at.value)),
+            state_max_age: section.defaulted(
+                "state_max_age",
+                STATE_MAX_AGE_DEFAULT,
+                mistakes,
+                |value| values::duration(value, false),
             ),
         }
     }
@@ -371,6 +390,12 @@ impl ServiceSection {
             ),
             persistence: read_persistence(section, mistakes),
             one_packet: section.optional("one_packet", mistakes, |value| value.boolean()),
+            on_removal: section.defaulted(
+                "on_removal",
+                OnRemoval::default(),
+                mistakes,
+                values::on_removal,
+            ),
             real_servers: real_servers
                 .items
                 .iter()

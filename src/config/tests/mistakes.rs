@@ -42,11 +42,8 @@ fn misplaced_keys_and_tables_are_named() {
             &["2:1: unknown key `tcp_established_` in [timeouts]"],
         ),
         (
-            &[(1, "[router]\nstate = \"x\"\nnam = \"x\"\n[segment.front]")],
-            &[
-                "2:1: `state` is not supported by this version",
-                "3:1: unknown key `nam` in [router]",
-            ],
+            &[(1, "[router]\nstate = \"\"\nnam = \"x\"\n[segment.front]")],
+            &["2:9: `state` is not a path: \"\"", "3:1: unknown key `nam` in [router]"],
         ),
         (
             &[(2, "role = \"vip\"\nattach = \"tap\"")],
@@ -80,8 +77,8 @@ fn misplaced_keys_and_tables_are_named() {
         (&[(15, "ports = 80\nlisten = []")], &["16:1: `listen` is not supported by this version"]),
         (&[(15, "ports = 80\nquorum = 1")], &["16:1: `quorum` is not supported by this version"]),
         (
-            &[(15, "ports = 80\non_removal = \"drain\"")],
-            &["16:1: `on_removal` is not supported by this version"],
+            &[(15, "ports = 80\non_removal = \"cut\"")],
+            &["16:14: `on_removal` cannot be \"cut\""],
         ),
         (
             &[(15, "ports = 80\nexpire_quiescent = true")],
