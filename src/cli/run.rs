@@ -8,6 +8,7 @@ use log::LevelFilter;
 
 use super::Failure;
 use crate::config::Snapshot;
+use crate::port::bridge_netfilter;
 use crate::shell::control::Control;
 use crate::shell::event_loop::{EventLoop, StartError};
 use crate::shell::file::LoadError;
@@ -65,6 +66,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         path.display()
     );
     log_details(&snapshot);
+    if snapshot.segments.iter().any(|segment| segment.bridge.is_some()) {
+        for warning in bridge_netfilter::check() {
+            log::warn!("{warning}");
+        }
+    }
     systemd::notify(systemd::READY);
     event_loop.run().map_err(|error| failed(&StartError::System(error)))?;
     log::info!("router {}: ended by a signal", snapshot.router.name);
