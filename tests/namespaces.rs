@@ -42,6 +42,8 @@ scenarios! {
     what_belongs_to_no_service_is_refused = "reject",
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
+    a_flood_on_one_segment_does_not_starve_the_other = "flood",
+    what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_broken_configuration_changes_nothing = "bad-reload",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",

@@ -66,3 +66,6 @@ pub fn parse(text: &str, origin: &str) -> Result<Snapshot, Diagnostics> {
         _ => Err(mistakes.into_diagnostics(text, origin)),
     }
 }
+
+#[cfg(test)]
+mod tests;
