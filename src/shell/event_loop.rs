@@ -338,7 +338,7 @@ impl Followed {
 }
 
 fn log_changes(generation: u64, changes: &[String]) {
-    log::info!("generation {generation}: in force, {} changes", changes.len());
+    log::info!("generation {generation}: in force; changes: {}", changes.len());
     for change in changes.iter().take(CHANGES_LOGGED_MAX) {
         log::info!("generation {generation}: {change}");
     }

@@ -43,7 +43,7 @@ pub type Opened = (SegmentId, Result<u16, OpenError>);
 /// How a port is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStatus {
-    /// Whether it is open and took the last frame.
+    /// Whether it is open, and what last passed it did not fail.
     pub up: bool,
     /// Frames it did not take.
     pub send_errors: u64,
@@ -161,7 +161,10 @@ impl<O: Opener> Ports<O> {
         batch.clear();
         let Some(slot) = self.slot_mut(id) else { return };
         let Link::Open { port, .. } = &mut slot.link else { return };
-        match port.receive(batch) {
+        let result = port.receive(batch);
+        // A device that gives frames is up, whatever became of the last one sent.
+        slot.last_send_failed &= batch.is_empty();
+        match result {
             Ok(Readiness::Drained) => {}
             Ok(Readiness::More) => self.wake(id.index()),
             Err(error) => self.fail(registry, now, id, &error),
