@@ -193,11 +193,13 @@ impl ConnectionTable {
         else {
             return;
         };
-        let left = connection.state.eviction();
+        // Read what is beside the state before the state is written: one load spans both, and
+        // would wait for the store.
+        let (left, wheel_slot) = (connection.state.eviction(), connection.wheel_slot);
         connection.state = state;
         connection.deadline = deadline;
-        if self.wheel.is_late_for(connection.wheel_slot, deadline) {
-            self.wheel.unlink(&mut self.nodes, id.slot, connection.wheel_slot);
+        if self.wheel.is_late_for(wheel_slot, deadline) {
+            self.wheel.unlink(&mut self.nodes, id.slot, wheel_slot);
             connection.wheel_slot = self.wheel.link(&mut self.nodes, id.slot, deadline);
         }
         if left != state.eviction() {
