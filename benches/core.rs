@@ -230,6 +230,7 @@ impl Bench {
             assert!(written.is_ok());
         }
         let start = Clock::now();
+        self.director.look_ahead(self.batch.iter());
         for index in 0..self.batch.len() {
             self.now += Duration::from_nanos(100);
             let frame = &mut self.batch.frame(index);

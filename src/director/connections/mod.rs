@@ -20,7 +20,7 @@ use self::index::Index;
 use self::links::{CLASS, List, NIL, Node};
 pub use self::state::{ConnectionState, TcpEvent};
 use self::wheel::{Wheel, WheelSlot};
-use super::DestinationId;
+use super::{BURST_MAX, DestinationId};
 use super::flow::FlowKey;
 use super::instant::Instant;
 
@@ -140,6 +140,25 @@ impl ConnectionTable {
             (connection.key == *key)
                 .then_some(ConnectionId { slot, generation: connection.generation })
         })
+    }
+
+    /// Brings near what [`Self::find`] will touch for each of these hashes (of which it takes the
+    /// first [`BURST_MAX`]): all of the index, then all of the entries, so that one cache miss
+    /// does not wait for another. Changes nothing but the time that takes.
+    pub fn look_ahead(&self, hashes: &[FlowHash]) {
+        let mut found = [NIL; BURST_MAX];
+        let mut touched = 0;
+        for &hash in hashes {
+            touched ^= self.index.touch(hash);
+        }
+        for (&hash, found) in hashes.iter().zip(&mut found) {
+            *found = self.index.candidates(hash).next().unwrap_or(NIL);
+        }
+        for &entry in &found[..hashes.len().min(BURST_MAX)] {
+            let generation = self.entries.get(entry as usize).map(|entry| entry.generation);
+            touched ^= u64::from(generation.unwrap_or(0));
+        }
+        core::hint::black_box(touched);
     }
 
     #[inline]
