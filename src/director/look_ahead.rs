@@ -10,8 +10,9 @@ use super::flow::FlowKey;
 use super::{BURST_MAX, Director};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
 
-/// From this many connections on they are no longer near anyway: 1 MiB with their index.
-const CONNECTIONS_MIN: u32 = 1 << 13;
+/// With fewer connections they stay near anyway, and looking ahead costs 20 ns a frame for nothing;
+/// with more it saves up to 300 (measured; a matter of the second-level cache).
+const CONNECTIONS_MIN: u32 = 1 << 15;
 
 impl Director {
     /// Tells of the frames of a burst (up to [`BURST_MAX`]) that [`Self::handle_frame`] is about
