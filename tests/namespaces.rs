@@ -46,6 +46,9 @@ scenarios! {
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_broken_configuration_changes_nothing = "bad-reload",
+    what_it_says_agrees_with_what_the_servers_logged = "status",
+    a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
+    a_device_that_is_lost_is_found_again = "device-lost",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
     a_bad_environment_is_one_clear_line = "errors",
 }

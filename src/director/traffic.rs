@@ -146,7 +146,7 @@ impl Director {
         let starts_over = arrival.flags.syn()
             && (state.is_reusable()
                 || state == ConnectionState::SynRecv && !self.is_reachable(destination));
-        if connection.deadline() <= now || starts_over {
+        if connection.deadline() <= now || starts_over || self.is_cut(destination) {
             self.end_connection(id);
             return None;
         }
@@ -173,6 +173,12 @@ impl Director {
             let crossed = self.services.shifted(destination, next.is_active());
             self.tell_threshold(destination, crossed);
         }
+    }
+
+    /// Whether a real server was removed in a way that ends its connections.
+    #[inline]
+    fn is_cut(&self, destination: DestinationId) -> bool {
+        self.services.destinations.get(destination).is_none_or(|found| found.cut)
     }
 
     /// Whether new connections to a real server make sense at all.

@@ -37,7 +37,11 @@ fn live_through(topology: Topology, faults: Faults) {
         let before = lan.finished();
         lan.open_flows(20, Duration::from_secs(5));
         lan.run(Duration::from_secs(30));
-        assert_eq!(lan.finished(), before + 20, "seed {seed}: every flow of a healthy LAN ends well");
+        assert_eq!(
+            lan.finished(),
+            before + 20,
+            "seed {seed}: every flow of a healthy LAN ends well"
+        );
         lan.check_at_the_end();
     }
 }

@@ -71,10 +71,8 @@ impl Oracles {
             return;
         }
         let opened = tcp.flags != "S";
-        let flow = self
-            .flows
-            .entry((tcp.source, tcp.source_port))
-            .or_insert((server.number, opened));
+        let flow =
+            self.flows.entry((tcp.source, tcp.source_port)).or_insert((server.number, opened));
         if flow.0 != server.number {
             assert!(
                 !opened && !flow.1,

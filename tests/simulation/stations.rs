@@ -195,8 +195,7 @@ impl Client {
             self.failed += 1;
         }
         let next = self.flows.values().map(|flow| flow.next).min();
-        reactions.wake_after =
-            next.map(|next| next.since(now).max(Duration::from_millis(1)));
+        reactions.wake_after = next.map(|next| next.since(now).max(Duration::from_millis(1)));
         reactions
     }
 

@@ -91,7 +91,7 @@ fn a_table_without_room_refuses_everything() {
     let refused = table.insert(key(1), DestinationId::NOWHERE, ConnectionState::Udp, at(1));
     assert_eq!(refused, Err(TableFull));
     assert_eq!(
-        (table.find(&key(1)), table.next_wake(), table.page(0, 9, |_| ())),
+        (table.find(&key(1)), table.next_wake(), table.page(0, 9, |_, _| ())),
         (None, None, None)
     );
 }
@@ -167,7 +167,7 @@ fn pages_show_every_connection_once() {
     for limit in [0, 1, 7, 50, u32::MAX] {
         let (mut shown, mut pages) = (Vec::new(), 1);
         let mut cursor = 0;
-        while let Some(next) = table.page(cursor, limit, |shows| shown.push(*shows.key())) {
+        while let Some(next) = table.page(cursor, limit, |_, shows| shown.push(*shows.key())) {
             assert!(next > cursor && next - cursor <= limit.max(1));
             cursor = next;
             pages += 1;
@@ -177,7 +177,7 @@ fn pages_show_every_connection_once() {
             (0..50).filter(|n| n % 2 == 0 && !(20..34).contains(n)).map(key).collect();
         assert_eq!(shown, expected, "limit {limit}");
     }
-    assert_eq!(table.page(u32::MAX, u32::MAX, |_| unreachable!()), None);
+    assert_eq!(table.page(u32::MAX, u32::MAX, |_, _| unreachable!()), None);
 }
 
 #[test]
@@ -199,6 +199,29 @@ fn templates_know_how_many_they_placed() {
     let stranger = add(&mut table, 5, ConnectionState::Template);
     table.remove(b);
     assert_eq!(table.controlled(stranger), 0, "nor does a template's count pass on");
+}
+
+#[test]
+fn a_template_outlives_its_time_while_one_it_placed_lives() {
+    let mut table = table(3);
+    let lone = add(&mut table, 1, ConnectionState::Template);
+    let template = add(&mut table, 2, ConnectionState::Template);
+    let placed = add(&mut table, 100, ConnectionState::SynRecv);
+    table.set_control(placed, template);
+    let mut budget = 100;
+    assert_eq!(table.expire(at(50), &mut budget).map(|gone| *gone.key()), Some(key(1)));
+    assert!(table.expire(at(50), &mut budget).is_none());
+    assert!(table.get(lone).is_none());
+    let reprieved = table.get(template).map(Connection::deadline);
+    assert_eq!(reprieved, Some(at(50) + TEMPLATE_REPRIEVE));
+
+    // Once the connection is gone, the template goes at the end of its reprieve.
+    for (second, expected) in [(99, None), (101, Some(key(100))), (109, None), (111, Some(key(2)))]
+    {
+        let gone = table.expire(at(second), &mut budget).map(|gone| *gone.key());
+        assert_eq!(gone, expected, "second {second}");
+    }
+    assert!(table.is_empty());
 }
 
 #[test]
