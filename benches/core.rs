@@ -34,7 +34,8 @@ struct Scale {
 
 /// The default `connections_max`.
 const BENCHMARK: Scale = Scale { rounds: 301, many: 1 << 20 };
-const TEST: Scale = Scale { rounds: 1, many: 1 << 12 };
+/// Enough for the look-ahead to have its part.
+const TEST: Scale = Scale { rounds: 1, many: 1 << 15 };
 
 const CONFIGURATION: &str = r#"
 [router]

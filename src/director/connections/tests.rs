@@ -202,6 +202,25 @@ fn templates_know_how_many_they_placed() {
 }
 
 #[test]
+fn looking_ahead_takes_any_hashes_and_any_number_of_them() {
+    for connections in [0, 1, 100] {
+        let mut table = table(128);
+        for number in 0..connections {
+            add(&mut table, number, ConnectionState::Udp);
+        }
+        let hashes: Vec<FlowHash> = (0..200).map(|number| table.hash(&key(number))).collect();
+        for count in [0, 1, BURST_MAX, BURST_MAX + 1, 200] {
+            table.look_ahead(&hashes[..count]);
+        }
+        for (&hash, number) in hashes.iter().zip(0..) {
+            let found = table.find_hashed(hash, &key(number));
+            assert_eq!(found, table.find(&key(number)));
+            assert_eq!(found.is_some(), number < connections);
+        }
+    }
+}
+
+#[test]
 fn a_template_outlives_its_time_while_one_it_placed_lives() {
     let mut table = table(3);
     let lone = add(&mut table, 1, ConnectionState::Template);
