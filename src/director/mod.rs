@@ -30,6 +30,7 @@ mod fragments;
 mod hold;
 mod ingress;
 mod keyed;
+mod look_ahead;
 mod neighbors;
 mod rate_limit;
 mod rates;
