@@ -42,8 +42,13 @@ scenarios! {
     what_belongs_to_no_service_is_refused = "reject",
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
+    a_flood_on_one_segment_does_not_starve_the_other = "flood",
+    what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_broken_configuration_changes_nothing = "bad-reload",
+    what_it_says_agrees_with_what_the_servers_logged = "status",
+    a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
+    a_device_that_is_lost_is_found_again = "device-lost",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
     a_bad_environment_is_one_clear_line = "errors",
 }

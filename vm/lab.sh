@@ -243,11 +243,12 @@ lab_says() {
     grep -qF -e "$2" "$1" 2>/dev/null
 }
 
-# Records frames: `lab_capture NAME NAMESPACE CARD [FILTER…]`, until `lab_capture_stop`.
+# Records frames: `lab_capture NAME NAMESPACE CARD [FILTER…]`, until `lab_capture_stop`. Frames over
+# 2 KB are cut: with slots for any size the kernel's buffer would hold but a few.
 lab_capture() {
     local name=$1 namespace=$2 card=$3
     shift 3
-    lab_exec "$namespace" tcpdump -i "$card" -n -U --immediate-mode -B 8192 -s 0 -Z root \
+    lab_exec "$namespace" tcpdump -i "$card" -n -U --immediate-mode -B 16384 -s 2048 -Z root \
         -w "$LAB_DIR/$name.pcap" "$@" 2>"$LAB_DIR/$name.tcpdump" &
     CAPTURES+=("$name:$!")
     lab_wait 10 "tcpdump on $card of $namespace" lab_says "$LAB_DIR/$name.tcpdump" "listening on" ||
@@ -306,7 +307,7 @@ lab_arp_answerers() {
 
 # Asks by ARP, from a namespace's card, for an address: `answered` or `silence`.
 lab_arping() {
-    if lab_in "$1" arping -q -f -c 2 -w 2 -I "$2" "$3" 2>/dev/null; then echo answered; else echo silence; fi
+    if lab_in "$1" arping -q -f -c 1 -w 1 -I "$2" "$3" 2>/dev/null; then echo answered; else echo silence; fi
 }
 
 # N requests, a connection each; prints the answers, a line each.

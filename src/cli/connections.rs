@@ -36,7 +36,7 @@ struct Pages<'a> {
 }
 
 impl Iterator for Pages<'_> {
-    type Item = Result<Vec<ConnectionReport>, Failure>;
+    type Item = Page;
 
     fn next(&mut self) -> Option<Self::Item> {
         let cursor = self.next.take()?;
@@ -51,10 +51,9 @@ impl Iterator for Pages<'_> {
     }
 }
 
-fn json(
-    output: &mut dyn Write,
-    pages: &mut dyn Iterator<Item = Result<Vec<ConnectionReport>, Failure>>,
-) -> Result<(), Failure> {
+type Page = Result<Vec<ConnectionReport>, Failure>;
+
+fn json(output: &mut dyn Write, pages: &mut dyn Iterator<Item = Page>) -> Result<(), Failure> {
     let mut separator = "[\n";
     for page in pages {
         for connection in page? {
@@ -66,10 +65,7 @@ fn json(
     Ok(output.write_all(if separator == "[\n" { b"[]\n" } else { b"\n]\n" })?)
 }
 
-fn table(
-    output: &mut dyn Write,
-    pages: &mut dyn Iterator<Item = Result<Vec<ConnectionReport>, Failure>>,
-) -> Result<(), Failure> {
+fn table(output: &mut dyn Write, pages: &mut dyn Iterator<Item = Page>) -> Result<(), Failure> {
     writeln!(output, "pro expire state       source             virtual            destination")?;
     for page in pages {
         for connection in page? {
@@ -82,10 +78,9 @@ fn table(
 fn row(connection: &ConnectionReport) -> String {
     let expires = connection.expires_seconds;
     format!(
-        "{:<3} {:02}:{:02}  {:<11} {:<18} {:<18} {}",
+        "{:<3} {:<6} {:<11} {:<18} {:<18} {}",
         connection.protocol.to_string().to_uppercase(),
-        expires / 60,
-        expires % 60,
+        format!("{:02}:{:02}", expires / 60, expires % 60),
         connection.state.name(),
         endpoint(connection.client, connection.client_port),
         endpoint(connection.vip, connection.virtual_port),
@@ -124,13 +119,9 @@ mod tests {
         vec![connection, over_an_hour]
     }
 
-    fn printed(
-        print: fn(
-            &mut dyn Write,
-            &mut dyn Iterator<Item = Result<Vec<ConnectionReport>, Failure>>,
-        ) -> Result<(), Failure>,
-        pages: Vec<Vec<ConnectionReport>>,
-    ) -> String {
+    type Print = fn(&mut dyn Write, &mut dyn Iterator<Item = Page>) -> Result<(), Failure>;
+
+    fn printed(print: Print, pages: Vec<Vec<ConnectionReport>>) -> String {
         let mut output = Vec::new();
         print(&mut output, &mut pages.into_iter().map(Ok)).unwrap();
         String::from_utf8(output).unwrap()
@@ -138,7 +129,13 @@ mod tests {
 
     #[test]
     fn the_table_lines_up_as_that_of_ipvsadm() {
-        insta::assert_snapshot!(printed(table, vec![connections(), connections()]), @"");
+        insta::assert_snapshot!(printed(table, vec![connections(), connections()]), @r"
+        pro expire state       source             virtual            destination
+        TCP 14:58  ESTABLISHED 198.51.100.7:40000 192.0.2.10:80      10.0.0.11:80
+        UDP 100:00 UDP         [2001:db8:ffff:ffff:ffff:ffff:ffff:7]:40000 [2001:db8::10]:80  [2001:db8:1::11]:80
+        TCP 14:58  ESTABLISHED 198.51.100.7:40000 192.0.2.10:80      10.0.0.11:80
+        UDP 100:00 UDP         [2001:db8:ffff:ffff:ffff:ffff:ffff:7]:40000 [2001:db8::10]:80  [2001:db8:1::11]:80
+        ");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `vipr replay`: captured frames through the very core that runs on the wire.
 //!
-//! The captures are merged by time stamp, and their time is the core's clock. A capture that
+//! The captures are merged by time stamp, and their time is the core's clock. What the core would
+//! log goes to standard error, likewise at the capture's time. A capture that
 //! turns out broken before the first frame is judged is a usage error; later it ends the replay
 //! with exit status 1, after the lines and frames so far.
 
@@ -14,16 +15,18 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::Failure;
-use crate::config::{self, Snapshot};
+use super::{Failure, output};
+use crate::config::Snapshot;
 use crate::director::{Action, Director, Instant, Limits, SegmentId, Severity, Transmit, Verdict};
 use crate::port::pcap::{Capture, CaptureError, CaptureWriter};
+use crate::shell::file;
 use crate::wire::Frame;
 
 /// Offer captured frames to the router's core.
 ///
 /// Prints one line of JSON a frame: time, segment, verdict (forwarded, replied, consumed, held,
-/// dropped), reason (of a drop), service, real_server, out_segment.
+/// dropped), reason (of a drop), service, real_server, out_segment. What the router would log
+/// goes to standard error.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration.
@@ -62,38 +65,28 @@ const SEED: u64 = 0x7669_7072;
 /// The MTU of a segment whose configuration leaves it to the device, in bytes of the IP packet.
 const DEVICE_MTU: u16 = 1500;
 
-/// Timeouts fired between two frames, at most: at one every two seconds it takes a gap of a year
-/// to get there, which only a wrong time stamp makes.
-const TIMEOUTS_MAX: u32 = 1 << 24;
+/// Timeouts fired between two frames, at most: at one every two seconds it takes a gap of three
+/// months to get there, which is more likely a wrong time stamp.
+const TIMEOUTS_MAX: u32 = 1 << 22;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let snapshot = load(&arguments.config)?;
+    let path = &arguments.config;
+    let snapshot = Arc::new(file::parse(path, &file::read(path)?)?);
     let mut sources = open_all(&arguments.inputs, &snapshot)?;
     let outputs = match &arguments.out_dir {
         Some(folder) => create_all(folder, &snapshot, &arguments.inputs)?,
         None => BTreeMap::new(),
     };
-    let lines = BufWriter::new(io::stdout().lock());
     // The time of the first frame; without one, nothing ever happens.
     let Some(start) = sources.iter().filter_map(|source| source.time).min() else {
         return finish_all(outputs.into_values());
     };
-    let mut replay = Replay::new(start, snapshot, lines, outputs);
-    let ended = replay.feed(&mut sources);
-    let finished = replay.finish();
-    match ended.and(finished) {
-        Err(Ended::OutputClosed) | Ok(()) => Ok(()),
-        Err(Ended::Failed(failure)) => Err(failure),
-    }
-}
-
-fn load(path: &Path) -> Result<Arc<Snapshot>, Failure> {
-    let origin = path.display().to_string();
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::Usage(format!("{origin}: cannot be read: {error}")))?;
-    let snapshot =
-        config::parse(&text, &origin).map_err(|error| Failure::Usage(error.to_string()))?;
-    Ok(Arc::new(snapshot))
+    output::print(|lines| {
+        let mut replay = Replay::new(start, snapshot, lines, outputs);
+        let fed = replay.feed(&mut sources);
+        let finished = finish_all(replay.outputs.into_values());
+        fed.and(finished)
+    })
 }
 
 /// A capture under way, with its next frame.
@@ -200,34 +193,14 @@ fn output_failed(error: io::Error) -> Failure {
     Failure::Running(format!("--out-dir: cannot be written: {error}"))
 }
 
-/// Why a replay ended before its input did.
-enum Ended {
-    /// Nobody reads standard output any more: no failure, but no reason to go on.
-    OutputClosed,
-    Failed(Failure),
-}
-
-impl Ended {
-    fn by_line(error: io::Error) -> Ended {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Ended::OutputClosed;
-        }
-        Ended::Failed(Failure::Running(format!("standard output: {error}")))
-    }
-
-    fn by_frame(error: io::Error) -> Ended {
-        Ended::Failed(output_failed(error))
-    }
-}
-
 /// The core, its clock, and where its output goes.
-struct Replay<W: Write> {
+struct Replay<'a> {
     director: Director,
     /// Since the Unix epoch; never runs back.
     clock: Duration,
     /// By place in the configuration.
     segments: Vec<(SegmentId, Arc<str>)>,
-    lines: W,
+    lines: &'a mut dyn Write,
     outputs: BTreeMap<SegmentId, Output>,
 }
 
@@ -236,14 +209,14 @@ fn instant(time: Duration) -> Instant {
     Instant::ZERO + time
 }
 
-impl<W: Write> Replay<W> {
+impl<'a> Replay<'a> {
     /// The core as it is at the time of the first frame, before that frame.
     fn new(
         start: Duration,
         snapshot: Arc<Snapshot>,
-        lines: W,
+        lines: &'a mut dyn Write,
         outputs: BTreeMap<usize, Output>,
-    ) -> Replay<W> {
+    ) -> Replay<'a> {
         let mut director = Director::new(instant(start), snapshot, Limits::default(), SEED);
         let segments = director.segments();
         for (segment, _) in &segments {
@@ -255,8 +228,8 @@ impl<W: Write> Replay<W> {
     }
 
     /// Offers all frames in the order of their time, then fires what is due by the last one.
-    fn feed(&mut self, sources: &mut [Source]) -> Result<(), Ended> {
-        self.drain().map_err(Ended::by_frame)?;
+    fn feed(&mut self, sources: &mut [Source]) -> Result<(), Failure> {
+        self.drain()?;
         // Of equal times, `min_by_key` gives the first.
         while let Some((time, source)) = sources
             .iter_mut()
@@ -266,59 +239,60 @@ impl<W: Write> Replay<W> {
             self.fire_timeouts(time)?;
             self.clock = self.clock.max(time);
             self.offer(source)?;
-            source.advance().map_err(|error| {
-                let text = format!("{}: {error}", source.path.display());
-                Ended::Failed(Failure::Running(text))
-            })?;
+            source
+                .advance()
+                .map_err(|error| Failure::Running(format!("{}: {error}", source.path.display())))?;
         }
         self.fire_timeouts(self.clock)
     }
 
     /// Fires what is due until `end`, each timeout at its own time.
-    fn fire_timeouts(&mut self, end: Duration) -> Result<(), Ended> {
+    fn fire_timeouts(&mut self, end: Duration) -> Result<(), Failure> {
         let end = self.clock.max(end);
         for _ in 0..TIMEOUTS_MAX {
             match self.director.poll_timeout() {
                 Some(due) if due <= instant(end) => {
                     self.clock = self.clock.max(due.since(Instant::ZERO));
                     self.director.handle_timeout(instant(self.clock));
-                    self.drain().map_err(Ended::by_frame)?;
+                    self.drain()?;
                 }
                 _ => return Ok(()),
             }
         }
-        Err(Ended::Failed(Failure::Running(format!(
+        Err(Failure::Running(format!(
             "more than {TIMEOUTS_MAX} timeouts before the frame of {}: is its time stamp right?",
             Seconds(end)
-        ))))
+        )))
     }
 
     /// Offers the source's frame and writes what comes of it.
-    fn offer(&mut self, source: &mut Source) -> Result<(), Ended> {
+    fn offer(&mut self, source: &mut Source) -> Result<(), Failure> {
         let (ingress, _) = self.segments[source.segment];
         let mut frame = Frame::plain(&mut source.frame);
         let verdict = self.director.handle_frame(instant(self.clock), ingress, &mut frame);
         if let Action::Forward { egress } = verdict.action
             && let Some(output) = self.outputs.get_mut(&egress)
         {
-            output.write(self.clock, frame.bytes).map_err(Ended::by_frame)?;
+            output.write(self.clock, frame.bytes).map_err(output_failed)?;
         }
-        self.drain().map_err(Ended::by_frame)?;
-        self.write_line(ingress, &verdict).map_err(Ended::by_line)
+        self.drain()?;
+        Ok(self.write_line(ingress, &verdict)?)
     }
 
     /// Takes everything out of the core that waits there.
-    fn drain(&mut self) -> io::Result<()> {
+    fn drain(&mut self) -> Result<(), Failure> {
         while let Some(Transmit { egress, bytes, .. }) = self.director.poll_transmit() {
             if let Some(output) = self.outputs.get_mut(&egress) {
-                output.write(self.clock, bytes)?;
+                output.write(self.clock, bytes).map_err(output_failed)?;
             }
         }
         while let Some(event) = self.director.poll_event() {
-            match event.severity() {
-                Severity::Warning => log::warn!("{} {event}", Seconds(self.clock)),
-                Severity::Info => log::info!("{} {event}", Seconds(self.clock)),
-            }
+            let level = match event.severity() {
+                Severity::Warning => "warn ",
+                Severity::Info => "info ",
+            };
+            // As the log has it, but at the capture's time. No one is left to tell if it fails.
+            let _ = writeln!(io::stderr(), "{} {level} {event}", Seconds(self.clock));
         }
         Ok(())
     }
@@ -351,16 +325,9 @@ impl<W: Write> Replay<W> {
         write!(self.lines, "{{\"time\":{}", Seconds(self.clock))?;
         for (field, value) in fields {
             write!(self.lines, ",\"{field}\":")?;
-            serde_json::to_writer(&mut self.lines, &value)?;
+            serde_json::to_writer(&mut *self.lines, &value)?;
         }
         self.lines.write_all(b"}\n")
-    }
-
-    /// Flushes everything, whatever happened before.
-    fn finish(mut self) -> Result<(), Ended> {
-        let lines = self.lines.flush().map_err(Ended::by_line);
-        let frames = finish_all(self.outputs.into_values()).map_err(Ended::Failed);
-        frames.and(lines)
     }
 }
 

@@ -65,7 +65,10 @@ enum View {
 
 fn write_status(output: &mut dyn Write, status: &RouterStatus, views: &[View]) -> io::Result<()> {
     write_router(output, &status.report, &status.configuration)?;
-    for view in views {
+    for (i, view) in views.iter().enumerate() {
+        if i > 0 {
+            writeln!(output)?;
+        }
         write_services(output, &status.report.services, *view)?;
     }
     write_segments(output, &status.report)?;
@@ -248,11 +251,14 @@ fn write_frames(output: &mut dyn Write, report: &StatusReport) -> io::Result<()>
 }
 
 fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    if !report.conflicts.is_empty() {
+        writeln!(output)?;
+    }
     for conflict in &report.conflicts {
         let ago = report.uptime_seconds.saturating_sub(conflict.last as u64);
         writeln!(
             output,
-            "\nConflict: VIP {} is claimed on segment {} by {} ({}), {} times, last {} ago",
+            "Conflict: VIP {} is claimed on segment {} by {} ({}); claims: {}, the last {} ago",
             conflict.vip,
             conflict.segment,
             conflict.mac,
@@ -289,12 +295,60 @@ mod tests {
 
     #[test]
     fn the_table_lines_up_as_that_of_ipvsadm() {
-        insta::assert_snapshot!(printed(&status(), &[View::Connections]), @"");
+        insta::assert_snapshot!(printed(&status(), &[View::Connections]), @r"
+        vipr 0.1.0: router edge-1, generation 3, up 2 h 3 min, 17 of 1048576 connections
+        Prot LocalAddress:Port Scheduler Flags
+          -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  State      MAC               Name
+        TCP  192.0.2.10:80 wrr persistent 300 name web
+          -> 10.0.0.11:80                 Route   3      12         3          up         52:54:00:00:00:11 rs1
+          -> 10.0.0.12:80                 Route   1      0          2          down       -                 rs2
+        UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down
+          -> [2001:db8:1::11]:53,853      Route   0      0          0          quiesced   52:54:00:00:00:11 ns1
+
+        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
+        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
+        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+
+        Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
+          dropped foreign_mac              200
+          dropped loop                     5
+
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, the last 3 min 3 s ago
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:99 (no real server); claims: 1, the last 4 s ago
+        ");
     }
 
     #[test]
     fn totals_and_rates_have_tables_of_their_own() {
-        insta::assert_snapshot!(printed(&status(), &[View::Totals, View::Rates]), @"");
+        insta::assert_snapshot!(printed(&status(), &[View::Totals, View::Rates]), @r"
+        vipr 0.1.0: router edge-1, generation 3, up 2 h 3 min, 17 of 1048576 connections
+        Prot LocalAddress:Port               Conns   InPkts  InBytes
+          -> RemoteAddress:Port
+        TCP  192.0.2.10:80                    1204  123456K 9876543K
+          -> 10.0.0.11:80                      903 92592591 7407407K
+          -> 10.0.0.12:80                      301 30864198 2469135K
+        UDP  [2001:db8::10]:53,853               0        0        0
+          -> [2001:db8:1::11]:53,853             0        0        0
+
+        Prot LocalAddress:Port                 CPS    InPPS    InBPS
+          -> RemoteAddress:Port
+        TCP  192.0.2.10:80                      12     4321   654321
+          -> 10.0.0.11:80                        9     3240   490740
+          -> 10.0.0.12:80                        3     1081   163581
+        UDP  [2001:db8::10]:53,853               0        0        0
+          -> [2001:db8:1::11]:53,853             0        0        0
+
+        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
+        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
+        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+
+        Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
+          dropped foreign_mac              200
+          dropped loop                     5
+
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, the last 3 min 3 s ago
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:99 (no real server); claims: 1, the last 4 s ago
+        ");
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub use validate::{REAL_SERVERS_MAX, SEGMENTS_MAX, SERVICES_MAX};
 pub use values::{DURATION_MAX, SCHEDULERS_BUILT};
 
 use diagnostics::Mistakes;
+use document::Document;
 
 /// Longer texts are refused unread. 65,536 real servers with every key set are 13 MB.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
@@ -52,10 +53,19 @@ pub fn parse(text: &str, origin: &str) -> Result<Snapshot, Diagnostics> {
     }
     let mut mistakes = Mistakes::default();
     let (table, errors) = DeTable::parse_recoverable(text);
-    syntax::report(text, &errors, &mut mistakes);
-    let document = document::Document::read(table.get_ref(), &mut mistakes);
+    let document = if errors.is_empty() {
+        Document::read(table.get_ref(), &mut mistakes)
+    } else {
+        let mended = syntax::mend(text, &mut mistakes);
+        let (table, errors) = DeTable::parse_recoverable(&mended);
+        syntax::report(&mended, &errors, &mut mistakes);
+        Document::read(table.get_ref(), &mut mistakes)
+    };
     match validate::validate(&document, &mut mistakes) {
         Ok(snapshot) if mistakes.is_empty() => Ok(snapshot),
         _ => Err(mistakes.into_diagnostics(text, origin)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,10 @@ fn list(value: Value<'_>, mistakes: &mut Mistakes) -> Read<At<Ports>> {
             Err(mistake) => complete = Err(mistakes.report(mistake)),
         }
     }
+    if ranges.is_empty() {
+        // Said already of each element there is.
+        complete?;
+    }
     let joined = join(value, ranges, mistakes);
     complete.and(joined)
 }
@@ -71,9 +75,10 @@ fn join(
     for pair in ranges.windows(2) {
         if pair[1].value.first <= pair[0].value.last {
             let (earlier, later) = in_order(pair[0].span, pair[1].span);
-            let mistake = Mistake::new(later, format!("`ports` has {} twice", pair[1].value.first))
-                .expected("expected each port once")
-                .help("remove one of the two");
+            let mistake =
+                Mistake::new(later, format!("`ports` has port {} twice", pair[1].value.first))
+                    .expected("expected each port once")
+                    .help("remove one of the two");
             let mistake = if earlier == later {
                 mistake
             } else {

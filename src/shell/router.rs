@@ -11,8 +11,7 @@ use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
 use crate::director::report::StatusReport;
 use crate::director::{
-    Action, BURST_MAX, Command, Director, Instant, Limits, ReloadReport, Response, SegmentId,
-    Severity,
+    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
 };
 use crate::port::Batch;
 
@@ -93,17 +92,13 @@ impl<O: Opener> Router<O> {
     }
 
     /// Takes a new configuration into force and opens and closes the ports it calls for.
-    pub fn apply(
-        &mut self,
-        registry: &Registry,
-        now: Instant,
-        snapshot: Arc<Snapshot>,
-    ) -> ReloadReport {
-        let report = self.director.apply(now, snapshot);
+    pub fn apply(&mut self, registry: &Registry, now: Instant, snapshot: Arc<Snapshot>) {
+        // Which ports that calls for is seen from the configuration itself: a segment may have
+        // another device under its old name.
+        let _ = self.director.apply(now, snapshot);
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(opened);
         self.drain(now);
-        report
     }
 
     /// How many configurations have been in force.

@@ -18,7 +18,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::file::{self, LoadError};
 use super::watched::{self, Appearance, Directory};
-use crate::config::Snapshot;
+use crate::config::{self, Snapshot};
 
 /// A change counts as complete when nothing more came for this long.
 pub const SETTLE: Duration = Duration::from_millis(30);
@@ -34,6 +34,8 @@ pub struct Configuration {
     pub snapshot: Arc<Snapshot>,
     /// How many have been accepted, the one at start included.
     pub serial: u64,
+    /// What was changed by the last that was accepted: one line a difference.
+    pub changes: Arc<[String]>,
     pub loaded_at: SystemTime,
     /// How many have been refused.
     pub failures: u64,
@@ -86,6 +88,7 @@ impl Watch {
         let configuration = Arc::new(ArcSwap::from_pointee(Configuration {
             snapshot: loaded.snapshot,
             serial: 1,
+            changes: Arc::new([]),
             loaded_at: SystemTime::now(),
             failures: 0,
             error: None,
@@ -277,6 +280,7 @@ impl Reader {
             }
             Ok(text) => match file::parse(&self.path, text) {
                 Ok(snapshot) => {
+                    next.changes = config::diff(&next.snapshot, &snapshot).into();
                     next.snapshot = Arc::new(snapshot);
                     next.serial += 1;
                     next.loaded_at = SystemTime::now();
@@ -355,7 +359,10 @@ mod tests {
             set_up(root.path());
             let loaded = Loaded::read(&root.path().join("conf/vipr.toml")).unwrap();
             let (sender, woken) = mpsc::channel();
-            let watch = Watch::start(loaded, move || drop(sender.send(()))).unwrap();
+            let watch = Watch::start(loaded, move || {
+                let _ = sender.send(());
+            });
+            let watch = watch.unwrap();
             let mut fixture = Fixture { watch, woken, root };
             // Nothing is missed from here on.
             fixture.reload();
@@ -395,6 +402,9 @@ mod tests {
             Configuration::clone(self.watch.configuration())
         }
     }
+
+    /// Makes this the text of `conf/vipr.toml`, below the root.
+    type Edit = fn(&Path, &str);
 
     fn write(root: &Path, text: &str) {
         fs::write(root.join("conf/vipr.toml"), text).unwrap();
@@ -445,7 +455,7 @@ mod tests {
 
     #[test]
     fn one_edit_is_one_reload_however_it_is_made() {
-        let ways: [(&str, fn(&Path, &str)); 8] = [
+        let ways: [(&str, Edit); 8] = [
             ("written in place", write),
             ("renamed over", rename_over),
             ("renamed over from another directory", rename_over_from_elsewhere),
@@ -523,7 +533,7 @@ mod tests {
     fn reading_touching_and_neighbors_are_no_edits() {
         let mut fixture = Fixture::plain();
         fs::read(fixture.path()).unwrap();
-        write(fixture.root.path(), &text(1));
+        rename_over(fixture.root.path(), &text(1));
         fs::write(fixture.root.path().join("conf/other.toml"), "x").unwrap();
         assert!(fixture.woken.recv_timeout(QUIET).is_err());
         assert_eq!(fixture.watch.configuration().serial, 1);
@@ -535,13 +545,13 @@ mod tests {
         let bad = |configuration: &Configuration| configuration.error.is_some();
         let good = |configuration: &Configuration| configuration.error.is_none();
 
-        write(fixture.root.path(), "wieght = 1\n");
+        rename_over(fixture.root.path(), "wieght = 1\n");
         let refused = fixture.until("a bad file", bad);
         assert_eq!((refused.serial, refused.failures, weight(&refused)), (1, 1, 1));
         assert!(refused.error.unwrap().contains("wieght"));
 
         // Mended to what it was: nothing to load.
-        write(fixture.root.path(), &text(1));
+        rename_over(fixture.root.path(), &text(1));
         let mended = fixture.until("the old file", good);
         assert_eq!((mended.serial, mended.failures), (1, 1));
 

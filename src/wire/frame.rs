@@ -41,3 +41,29 @@ impl<'a> Frame<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::*;
+    use super::*;
+
+    #[test]
+    fn forwarding_changes_twelve_bytes_and_no_other() {
+        for sample in ALL {
+            let mut bytes = sample.to_vec();
+            Frame::plain(&mut bytes).rewrite_macs(CLIENT_MAC, DIRECTOR_MAC);
+            assert_eq!(bytes[..6], CLIENT_MAC.0);
+            assert_eq!(bytes[6..12], DIRECTOR_MAC.0);
+            assert_eq!(bytes[12..], sample[12..]);
+        }
+    }
+
+    #[test]
+    fn a_frame_without_room_for_two_addresses_is_left_alone() {
+        for len in 0..12 {
+            let mut bytes = TCP_SYN[..len].to_vec();
+            Frame::plain(&mut bytes).rewrite_macs(CLIENT_MAC, DIRECTOR_MAC);
+            assert_eq!(bytes, TCP_SYN[..len]);
+        }
+    }
+}

@@ -301,6 +301,7 @@ mod tests {
     use super::super::samples::{self, *};
     use super::*;
     use crate::wire::arp::ArpOperation;
+    use crate::wire::tcp;
 
     fn ipv4(frame: &[u8]) -> Ipv4 {
         match parse(frame) {
@@ -577,10 +578,32 @@ mod tests {
         assert_eq!(packet.transport, Transport::Udp { source_port, destination_port });
     }
 
+    /// Whatever was read can be answered, and the answer is a frame that can be read.
+    fn check_answers(frame: &[u8]) {
+        let Ok(Packet { body: Body::Ipv4(packet), .. }) = parse(frame) else { return };
+        let mut buffer = Vec::new();
+        let error = icmp::IcmpError::FragmentationNeeded { mtu: 1400 };
+        icmp::emit_error(&mut buffer, frame, &packet, error, DIRECTOR_MAC, VIP);
+        let answer = ipv4(&buffer);
+        assert!(answer.total_len <= 576 && answer.destination == packet.source);
+        assert_eq!(checksum::verify_icmp(&buffer, &answer), Ok(()));
+        buffer.clear();
+        match icmp::emit_echo_reply(&mut buffer, frame, &packet, DIRECTOR_MAC) {
+            Ok(()) => assert_eq!(checksum::verify_icmp(&buffer, &ipv4(&buffer)), Ok(())),
+            Err(_) => assert!(buffer.is_empty()),
+        }
+        buffer.clear();
+        match tcp::emit_reset(&mut buffer, frame, &packet, DIRECTOR_MAC, true) {
+            Ok(()) => assert_eq!(checksum::verify_transport(&buffer, &ipv4(&buffer)), Ok(())),
+            Err(_) => assert!(buffer.is_empty()),
+        }
+    }
+
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             check_against_second_reading(&bytes);
+            check_answers(&bytes);
         }
 
         /// Random bytes over real frames, with the header checksum put right, get further.
@@ -598,9 +621,12 @@ mod tests {
                     *place = byte;
                 }
             }
-            check_against_second_reading(&patched(&frame, &[]));
             let quote = &samples::ALL[quote][14..];
-            check_against_second_reading(&error_quoting(kind, &quote[..cut.min(quote.len())]));
+            let quoting = error_quoting(kind, &quote[..cut.min(quote.len())]);
+            for frame in [patched(&frame, &[]), quoting] {
+                check_against_second_reading(&frame);
+                check_answers(&frame);
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../vm/lab.sh"
 
 lab_up two-segments
-lab_vipr_start "$(lab_config)"
 lab_capture client client front arp
+lab_vipr_start "$(lab_config)"
 lab_capture front director vipr-front arp
 lab_capture back director vipr-back arp
 
@@ -37,6 +37,13 @@ lab_in client arping -D -q -c 2 -w 3 -I front "$VIP" || status=$?
 lab_expect "a probe for the VIP finds its holder" "$status" 1
 lab_in client arping -D -q -c 1 -w 1 -I front 192.0.2.77
 echo "ok: a probe for a free address finds nobody"
+
+# It makes itself known: five announcements at once, and five more after five seconds.
+announcements() {
+    (($(lab_count client "arp[14:4] = 0xc000020a and arp[24:4] = 0xc000020a and ether src $DIRECTOR_FRONT_MAC and ether broadcast") >= $1))
+}
+lab_wait 10 "ten announcements of the VIP" announcements 10
+echo "ok: ten announcements of the VIP"
 
 lab_capture_stop
 answer="arp[6:2] = 2 and ether src $DIRECTOR_FRONT_MAC"

@@ -37,4 +37,4 @@ lab_expect "replies at the router" \
 lab_expect "packets that vipr changed, added or lost" \
     "$(diff <(lab_packets front "dst $VIP") <(lab_packets back "dst $VIP") || true)" ""
 lab_expect "connections are UDP" \
-    "$(lab_vipr connections --json | jq -r '[.connections[].protocol] | unique | join(" ")')" udp
+    "$(lab_vipr connections --json | jq -r '[.[].protocol] | unique | join(" ")')" udp

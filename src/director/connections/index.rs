@@ -241,15 +241,8 @@ mod tests {
                     None => prop_assert!(!index.remove(hash, entry)),
                     Some(_) => {}
                 }
-                for (home, high) in (0..12).flat_map(|home| (0..3).map(move |high| (home, high))) {
-                    let hash = FlowHash(high << 16 | ((122 + home) & 127));
-                    let mut expected: Vec<u32> = model
-                        .iter()
-                        .filter(|(_, of)| **of == hash)
-                        .map(|(entry, _)| *entry)
-                        .collect();
-                    expected.sort_unstable();
-                    prop_assert_eq!(found(&index, hash), expected);
+                for (entry, hash) in &model {
+                    prop_assert!(index.candidates(*hash).any(|found| found == *entry));
                 }
                 let occupied = index.slots.iter().filter(|slot| **slot != EMPTY).count();
                 prop_assert_eq!(occupied, model.len());

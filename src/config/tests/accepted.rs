@@ -1,0 +1,279 @@
+//! What is accepted, and what it means.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::path::Path;
+
+use super::{BASE, accepted, edited, listed, refused};
+use crate::config::snapshot::{
+    Announce, Persistence, PortRange, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+};
+
+fn service_with(line: &str) -> crate::config::snapshot::Service {
+    accepted(&edited(&[(15, line)])).services.remove(0)
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let snapshot = accepted(&edited(&[(12, ""), (18, "")]));
+    let router = &snapshot.router;
+    assert_eq!(&*router.name, "vipr");
+    assert_eq!(router.control_socket, Path::new("/run/vipr.sock"));
+    assert_eq!(router.metrics, None);
+    assert_eq!(router.connections_max, 1_048_576);
+    assert_eq!(router.unmatched, Unmatched::Reject);
+    assert_eq!(snapshot.announce, Announce::default());
+    assert_eq!(snapshot.timeouts, Timeouts::default());
+
+    let [front, back] = &snapshot.segments[..] else { panic!("{snapshot:#?}") };
+    assert_eq!((&*front.name, front.role, &*front.tap), ("front", Role::Vip, "vipr-front"));
+    assert_eq!((&*back.name, back.role, &*back.tap), ("back", Role::Backend, "vipr-back"));
+    assert_eq!((front.bridge.as_deref(), front.mtu), (None, None));
+    assert_ne!(front.mac, back.mac);
+
+    let [service] = &snapshot.services[..] else { panic!("{snapshot:#?}") };
+    assert_eq!(&*service.name, "192.0.2.10:80/tcp");
+    assert_eq!(service.scheduler, SchedulerKind::Wlc);
+    assert_eq!((service.persistence, service.one_packet), (None, false));
+
+    let [real_server] = &service.real_servers[..] else { panic!("{snapshot:#?}") };
+    assert_eq!(&*real_server.name, "10.0.0.11");
+    assert_eq!((real_server.mac, &real_server.vip_macs[..]), (None, &[][..]));
+    assert_eq!(&*real_server.segment, "back");
+    assert_eq!(
+        (real_server.weight, real_server.upper_threshold, real_server.lower_threshold),
+        (1, 0, 0)
+    );
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let snapshot = accepted(&edited(&[
+        (
+            1,
+            "[router]\nname = \"edge\"\ncontrol_socket = \"x.sock\"\nmetrics = \"[::1]:9469\"\n\
+             connections_max = 0x100\nunmatched = \"drop\"\n\
+             [announce]\ncount = 1\nrepeat = 0\nrepeat_after = 0\nrefresh = \"1m30s\"\n\
+             [timeouts]\ntcp_established = 900\ntcp_close = \"250ms\"\nudp = \"1h\"\n\
+             sctp_closed = \"9s\"\n[segment.front]",
+        ),
+        (3, "tap = \"t\"\nbridge = \"br0\"\nmac = \"02-00-00-00-01-01\"\nmtu = 65521"),
+        (4, "address = [\"192.0.2.2/24\", \"2001:db8::2/64\"]"),
+        (
+            19,
+            "address = \"10.0.0.11\"\nmac = \"52:54:00:00:00:11\"\nvip_mac = [\"52:54:00:00:00:12\"]\n\
+             segment = \"back\"\nweight = 65535\nupper_threshold = 100\nlower_threshold = 100",
+        ),
+    ]));
+    let router = &snapshot.router;
+    assert_eq!(&*router.name, "edge");
+    assert_eq!(router.control_socket, Path::new("x.sock"));
+    assert_eq!(router.metrics.map(|at| at.to_string()).as_deref(), Some("[::1]:9469"));
+    assert_eq!(router.connections_max, 256);
+    assert_eq!(router.unmatched, Unmatched::Drop);
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        snapshot.announce,
+        Announce { count: 1, repeat: 0, repeat_after: seconds(0), refresh: seconds(90) }
+    );
+    let timeouts = Timeouts {
+        tcp_established: seconds(900),
+        tcp_close: Duration::from_millis(250),
+        udp: seconds(3600),
+        sctp_closed: seconds(9),
+        ..Timeouts::default()
+    };
+    assert_eq!(snapshot.timeouts, timeouts);
+
+    let front = &snapshot.segments[0];
+    assert_eq!(front.bridge.as_deref(), Some("br0"));
+    assert_eq!(front.mac.to_string(), "02:00:00:00:01:01");
+    assert_eq!(front.mtu, Some(65_521));
+    let addresses: Vec<String> = front.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.2/24", "2001:db8::2/64"]);
+
+    let real_server = &snapshot.services[0].real_servers[0];
+    assert_eq!(real_server.mac.map(|mac| mac.to_string()).as_deref(), Some("52:54:00:00:00:11"));
+    assert_eq!(real_server.vip_macs.len(), 1);
+    assert_eq!(
+        (real_server.weight, real_server.upper_threshold, real_server.lower_threshold),
+        (65_535, 100, 100)
+    );
+}
+
+#[test]
+fn ports_are_sorted_and_named_as_they_are_shown() {
+    let range = |first, last| PortRange { first, last };
+    for (line, ports, name) in [
+        ("ports = 80", vec![range(80, 80)], "80"),
+        ("ports = \"80\"", vec![range(80, 80)], "80"),
+        ("ports = [443, 80]", vec![range(80, 80), range(443, 443)], "80,443"),
+        ("ports = \"80, 443\"", vec![range(80, 80), range(443, 443)], "80,443"),
+        ("ports = \"8000-8099\"", vec![range(8000, 8099)], "8000-8099"),
+        (
+            "ports = [\"8000-8099\", 80, \"90-90\"]",
+            vec![range(80, 80), range(90, 90), range(8000, 8099)],
+            "80,90,8000-8099",
+        ),
+        ("ports = [\"80-89\", \"90-99\"]", vec![range(80, 89), range(90, 99)], "80-89,90-99"),
+        ("ports = \"1-65535\"", vec![range(1, 65_535)], "1-65535"),
+    ] {
+        let service = service_with(line);
+        assert_eq!(service.ports, Ports::Some(ports), "{line}");
+        assert_eq!(service.endpoint(), format!("192.0.2.10:{name}/tcp"));
+    }
+    assert_eq!(service_with("ports = \"any\"").ports, Ports::Any);
+}
+
+#[test]
+fn persistence_has_defaults_and_the_bounds_of_its_family() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    for (vip, table, timeout, netmask) in [
+        ("192.0.2.10", "{}", minutes(5), 32),
+        ("192.0.2.10", "{ netmask = 1 }", minutes(5), 1),
+        ("192.0.2.10", "{ timeout = \"1h\", netmask = 32 }", minutes(60), 32),
+        ("192.0.2.10", "{ timeout = 60 }", minutes(1), 32),
+        ("2001:db8::10", "{}", minutes(5), 128),
+        ("2001:db8::10", "{ netmask = 33 }", minutes(5), 33),
+    ] {
+        let vip = format!("vip = \"{vip}\"");
+        let line = format!("ports = 80\npersistence = {table}");
+        let snapshot = accepted(&edited(&[(13, &vip), (15, &line)]));
+        assert_eq!(snapshot.services[0].persistence, Some(Persistence { timeout, netmask }));
+    }
+}
+
+#[test]
+fn each_scheduler_that_is_built_can_be_chosen_and_no_other() {
+    for kind in SchedulerKind::ALL {
+        let text = edited(&[(15, &format!("ports = 80\nscheduler = \"{}\"", kind.name()))]);
+        if crate::config::SCHEDULERS_BUILT.contains(&kind) {
+            assert_eq!(accepted(&text).services[0].scheduler, kind);
+        } else {
+            let message =
+                format!("16:13: `scheduler` {} is not supported by this version", kind.name());
+            assert_eq!(listed(&refused(&text)), [message]);
+        }
+    }
+}
+
+/// An exact port beats a range, a range beats any; protocols and VIPs are worlds apart.
+#[test]
+fn claims_of_unequal_precision_may_overlap() {
+    let service = |vip: &str, protocol: &str, ports: &str| {
+        format!("\n[[service]]\nvip = \"{vip}\"\nprotocol = \"{protocol}\"\nports = {ports}\n")
+    };
+    let mut text = BASE.to_owned();
+    for (vip, protocol, ports) in [
+        ("192.0.2.10", "tcp", "\"any\""),
+        ("192.0.2.10", "tcp", "\"1-1000\""),
+        ("192.0.2.10", "tcp", "[81, \"1001-2000\"]"),
+        ("192.0.2.10", "udp", "80"),
+        ("192.0.2.10", "udp", "\"any\""),
+        ("192.0.2.11", "tcp", "80"),
+    ] {
+        text += &service(vip, protocol, ports);
+    }
+    assert_eq!(accepted(&text).services.len(), 7);
+}
+
+#[test]
+fn one_packet_is_for_datagrams() {
+    let text = edited(&[(14, "protocol = \"udp\""), (15, "ports = 53\none_packet = true")]);
+    let service = &accepted(&text).services[0];
+    assert_eq!((service.protocol, service.one_packet), (Protocol::Udp, true));
+    assert!(!service_with("ports = 80\none_packet = false").one_packet);
+}
+
+#[test]
+fn a_segment_is_found_where_only_one_can_be_meant() {
+    for (edits, segment) in [
+        // The only backend, whatever its addresses.
+        (vec![(19, "address = \"172.16.0.1\"")], "back"),
+        (vec![(9, "")], "back"),
+        // The only one whose network has the address.
+        (vec![(2, "role = \"both\"")], "back"),
+        (vec![(2, "role = \"both\""), (19, "address = \"192.0.2.11\"")], "front"),
+        (
+            vec![
+                (2, "role = \"both\""),
+                (9, "address = [\"2001:db8::1/64\"]"),
+                (19, "address = \"2001:db8::11\""),
+            ],
+            "back",
+        ),
+        // The one that is named, whatever its network.
+        (
+            vec![(2, "role = \"both\""), (19, "address = \"10.0.0.11\"\nsegment = \"front\"")],
+            "front",
+        ),
+    ] {
+        let snapshot = accepted(&edited(&edits));
+        assert_eq!(&*snapshot.services[0].real_servers[0].segment, segment, "{edits:?}");
+    }
+}
+
+#[test]
+fn addresses_of_both_families_are_accepted() {
+    let text = edited(&[
+        (
+            4,
+            "address = [\"192.0.2.2/24\", \"2001:db8::2/64\", \"198.51.100.0/31\", \"2001:db8:1::/127\"]",
+        ),
+        (12, ""),
+        (13, "vip = \"2001:db8::10\""),
+        (18, ""),
+    ]);
+    let service = &accepted(&text).services[0];
+    assert_eq!(service.vip, "2001:db8::10".parse::<IpAddr>().unwrap());
+    assert_eq!(&*service.name, "[2001:db8::10]:80/tcp");
+    assert_eq!(&*service.real_servers[0].name, "10.0.0.11");
+}
+
+/// A real server may be in several services, and one MAC may serve several RIPs.
+#[test]
+fn sharing_that_is_meant_is_accepted() {
+    let rs = |address: &str, mac: &str| {
+        format!("\n[[service.real_server]]\naddress = \"{address}\"\nmac = \"{mac}\"\n")
+    };
+    let second = "\n[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 443\n";
+    let mac = "52:54:00:00:00:11";
+    let text = [BASE, &rs("10.0.0.12", mac), second, &rs("10.0.0.12", mac), &rs("10.0.0.13", mac)];
+    let snapshot = accepted(&text.concat());
+    assert_eq!(snapshot.services[1].real_servers.len(), 2);
+}
+
+#[test]
+fn services_need_no_real_servers_and_segments_no_services() {
+    let lines =
+        |range: core::ops::RangeInclusive<usize>| range.map(|line| (line, "")).collect::<Vec<_>>();
+    assert!(accepted(&edited(&lines(17..=19))).services[0].real_servers.is_empty());
+    assert!(accepted(&edited(&lines(11..=19))).services.is_empty());
+}
+
+#[test]
+fn segments_and_services_keep_the_order_of_the_file() {
+    let text = "[segment.z]\nrole = \"both\"\ntap = \"z\"\n[segment.a]\nrole = \"vip\"\ntap = \"a\"\n\
+                [segment.m]\nrole = \"vip\"\ntap = \"m\"\n";
+    let names: Vec<_> =
+        accepted(text).segments.iter().map(|segment| segment.name.to_string()).collect();
+    assert_eq!(names, ["z", "a", "m"]);
+}
+
+#[test]
+fn a_derived_mac_follows_the_names_only() {
+    let mac = |edits: &[(usize, &str)], index: usize| accepted(&edited(edits)).segments[index].mac;
+    let plain = mac(&[], 0);
+    assert_eq!(plain, mac(&[(3, "tap = \"other\""), (4, ""), (6, "[segment.other]")], 0));
+    assert_ne!(plain, mac(&[(1, "[segment.other]")], 0));
+    assert_ne!(plain, mac(&[(1, "[router]\nname = \"edge-2\"\n[segment.front]")], 0));
+    // A configured address that happens to be the derived one of another segment pushes that away.
+    let line = format!("tap = \"vipr-back\"\nmac = \"{plain}\"");
+    assert_ne!(plain, mac(&[(8, &line)], 0));
+}
+
+#[test]
+fn equal_texts_make_equal_snapshots_and_different_ones_do_not() {
+    assert_eq!(accepted(BASE), accepted(&format!("# a remark\n{BASE}")));
+    assert_ne!(accepted(BASE), accepted(&edited(&[(19, "address = \"10.0.0.11\"\nweight = 2")])));
+}

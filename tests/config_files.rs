@@ -1,0 +1,141 @@
+//! Each file in `config/` is in order, and says what its comments say.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vipr::config::snapshot::{Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
+use vipr::director::scheduler::Scheduler;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+fn read(name: &str) -> Snapshot {
+    let text = fs::read_to_string(directory().join(name)).expect(name);
+    vipr::config::parse(&text, name).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+}
+
+/// Names of the services, and how many real servers each has.
+fn services(snapshot: &Snapshot) -> Vec<(&str, usize)> {
+    let entry = |service: &vipr::config::snapshot::Service| service.real_servers.len();
+    snapshot.services.iter().map(|service| (&*service.name, entry(service))).collect()
+}
+
+#[test]
+fn every_file_has_a_test_here() {
+    let files: BTreeSet<String> = fs::read_dir(directory())
+        .expect("config/")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    let tested = [
+        "ipv6.toml",
+        "minimal.toml",
+        "one-arm.toml",
+        "several-services.toml",
+        "static-macs.toml",
+        "two-segments.toml",
+    ];
+    assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn minimal_is_ten_lines_of_defaults() {
+    let snapshot = read("minimal.toml");
+    let text = fs::read_to_string(directory().join("minimal.toml")).expect("minimal.toml");
+    assert_eq!(text.lines().count(), 10);
+    assert_eq!(services(&snapshot), [("192.0.2.10:80/tcp", 1)]);
+    assert_eq!(snapshot.services[0].scheduler, SchedulerKind::Wlc);
+    assert_eq!(&*snapshot.services[0].real_servers[0].segment, "lan");
+}
+
+#[test]
+fn two_segments_separates_clients_from_real_servers() {
+    let snapshot = read("two-segments.toml");
+    let roles: Vec<_> = snapshot.segments.iter().map(|segment| segment.role).collect();
+    assert_eq!(roles, [Role::Vip, Role::Backend]);
+    assert_eq!(services(&snapshot), [("web", 3)]);
+    let real_servers = &snapshot.services[0].real_servers;
+    assert!(real_servers.iter().all(|real_server| &*real_server.segment == "back"));
+    let weights: Vec<_> = real_servers.iter().map(|real_server| real_server.weight).collect();
+    assert_eq!(weights, [4, 3, 0]);
+    assert_eq!(
+        (real_servers[1].upper_threshold, real_servers[1].lower_threshold),
+        (20_000, 15_000)
+    );
+    // What it writes down are the defaults.
+    assert_eq!(snapshot.announce, Default::default());
+    assert_eq!(snapshot.timeouts, Timeouts::default());
+    assert_eq!(snapshot.router.connections_max, read("minimal.toml").router.connections_max);
+}
+
+#[test]
+fn one_arm_has_a_single_segment_for_everything() {
+    let snapshot = read("one-arm.toml");
+    let [lan] = &snapshot.segments[..] else { panic!("{snapshot:#?}") };
+    assert_eq!(lan.role, Role::Both);
+    assert_eq!(services(&snapshot), [("web", 3)]);
+    let lan_has = |address| lan.addresses.iter().any(|network| network.contains(&address));
+    assert!(snapshot.services[0].real_servers.iter().all(|server| lan_has(server.address)));
+}
+
+#[test]
+fn several_services_shows_ports_protocols_and_persistence() {
+    let snapshot = read("several-services.toml");
+    let expected =
+        [("web", 2), ("dns", 2), ("dns-tcp", 2), ("applications", 2), ("console", 1), ("rest", 1)];
+    assert_eq!(services(&snapshot), expected);
+    let [web, dns, dns_tcp, applications, console, rest] = &snapshot.services[..] else {
+        panic!("{snapshot:#?}")
+    };
+    let persistence = web.persistence.expect("the persistence of web");
+    assert_eq!((persistence.timeout, persistence.netmask), (Duration::from_secs(600), 24));
+    assert_eq!(web.ports.to_string(), "80,443");
+    assert_eq!((dns.protocol, dns.one_packet), (Protocol::Udp, true));
+    assert_eq!((dns_tcp.protocol, dns_tcp.one_packet), (Protocol::Tcp, false));
+    assert_eq!(dns.real_servers, dns_tcp.real_servers);
+    // The range holds the console's port.
+    let Ports::Some(ranges) = &applications.ports else { panic!("{applications:?}") };
+    assert!(ranges.iter().any(|range| range.contains(8443)));
+    assert_eq!(console.ports.to_string(), "8443");
+    assert_eq!((&rest.ports, rest.vip), (&Ports::Any, web.vip));
+}
+
+#[test]
+fn static_macs_leaves_nothing_to_resolve() {
+    let snapshot = read("static-macs.toml");
+    let text = fs::read_to_string(directory().join("static-macs.toml")).expect("static-macs.toml");
+    for segment in &snapshot.segments {
+        assert!(text.contains(&format!("mac = \"{}\"", segment.mac)), "{}", segment.name);
+        assert_eq!(segment.mtu, Some(1500));
+    }
+    let real_servers = &snapshot.services[0].real_servers;
+    assert!(real_servers.iter().all(|server| server.mac.is_some() && server.vip_macs.len() == 1));
+    assert_eq!(real_servers[0].mac, real_servers[2].mac);
+    assert_ne!(real_servers[0].address, real_servers[2].address);
+}
+
+#[test]
+fn ipv6_mixes_families() {
+    let snapshot = read("ipv6.toml");
+    let expected = [("[2001:db8:0:1::10]:443/tcp", 2), ("192.0.2.10:443/tcp", 2)];
+    assert_eq!(services(&snapshot), expected);
+    let [six, four] = &snapshot.services[..] else { panic!("{snapshot:#?}") };
+    assert!(six.vip.is_ipv6() && four.vip.is_ipv4());
+    assert_eq!(six.persistence.map(|persistence| persistence.netmask), Some(56));
+    for service in [six, four] {
+        let families: Vec<_> =
+            service.real_servers.iter().map(|server| server.address.is_ipv6()).collect();
+        assert_eq!(families, [true, false]);
+    }
+}
+
+/// The configuration refuses exactly those schedulers that the director cannot make.
+#[test]
+fn a_scheduler_can_be_configured_if_it_is_built() {
+    for kind in SchedulerKind::ALL {
+        let configurable = vipr::config::SCHEDULERS_BUILT.contains(&kind);
+        assert_eq!(configurable, Scheduler::is_built(kind), "{}", kind.name());
+    }
+}
