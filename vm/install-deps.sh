@@ -16,6 +16,7 @@ NEEDS=(
     "build | cc_links       | gcc libc6-dev"
     "build | make           | make"
     "build | cargo_is_new   | cargo-web rustc-web"
+    "demo  | perl           | perl-base"
     "demo  | ip             | iproute2"
     "demo  | unshare        | util-linux"
     "demo  | nsenter        | util-linux"
