@@ -1,33 +1,46 @@
 //! Side by side: how many frames a second pass from one TAP to another, by vipr and by the least
 //! program that could do it.
 //!
-//! In a network namespace of its own, a sender on one core floods TAP A from the host's end
-//! (AF_PACKET); on another core, in turns within the same run, frames go from A to B by
+//! In a network namespace of its own, a sender on one core fills the queue of TAP A from the
+//! host's end (AF_PACKET). Then a forwarder on another core empties it to TAP B, and that is
+//! timed. It does so in turns, within the same run and on the same TAPs, by
 //!
 //! - **copy loop**: blocking read, rewrite of 12 bytes, blocking write; the floor,
 //! - **port only**: vipr's ports and batches around that same rewrite,
-//! - **vipr**: the same with the director: parse, connection look-up, rewrite.
+//! - **vipr**: the whole event loop of `vipr run`: poll, burst, parse, connection look-up,
+//!   rewrite, timers.
 //!
-//! Each figure is the median over the rounds, with the range; a ratio is the median of the
-//! ratios within a round, so that what disturbs the machine disturbs both sides. Frames that B's
-//! kernel end received are compared with frames sent: that much is asserted, no time ever is.
+//! The sender rests meanwhile: if both ran at once, the figures would tell how two cores fight
+//! over a ring, and on a busy machine when which of them was not running.
+//!
+//! Each figure is the median over the rounds, with the quartiles; a ratio is that of two turns in
+//! the same round, so that what disturbs the machine disturbs both. Every frame must arrive at B:
+//! that much is asserted, no time ever is. Above 1.00 vipr is the faster one, in both columns of
+//! ratios; processor time is the steadier measure on a machine that does other things as well.
 //!
 //! `cargo bench --bench forwarding`; without `--bench` one short round, as a test of itself.
 
+use std::cell::{Cell, RefCell};
 use std::env;
+use std::fmt;
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
+use tempfile::TempDir;
+use vipr::config::snapshot::Segment;
 use vipr::port::{Batch, Port, Readiness, TapConfig, TapPort};
+use vipr::shell::event_loop::EventLoop;
+use vipr::shell::ports::{OpenError, Opener};
+use vipr::shell::watch::Loaded;
 use vipr::wire::{MacAddr, Offload};
 
 /// Says that this process has its namespace.
@@ -36,13 +49,38 @@ const TAP_A: &str = "vipr-bench-a";
 const TAP_B: &str = "vipr-bench-b";
 /// Frames of a burst, as in `vipr run`.
 const BURST: usize = 64;
-/// More than can wait in A's queue: what the turn before left is gone after these.
-const WARM_UP_FRAMES: u64 = 6000;
+/// Frames of a turn: whole bursts that fit the queue of a TAP that vipr made (4000).
+const TURN_FRAMES: u64 = 62 * BURST as u64;
+/// Far longer than any turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const DIRECTOR_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 1, 1]);
 const REAL_SERVER_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0x11]);
 const BACKEND_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 2, 1]);
 const CLIENT_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xcc]);
+
+const CONFIGURATION: &str = r#"
+[segment.front]
+role = "vip"
+tap = "vipr-bench-a"
+mac = "02:00:00:00:01:01"
+
+[segment.back]
+role = "backend"
+tap = "vipr-bench-b"
+mac = "02:00:00:00:02:01"
+
+[[service]]
+vip = "192.0.2.10"
+protocol = "tcp"
+ports = 80
+scheduler = "rr"
+
+[[service.real_server]]
+name = "rs1"
+address = "10.0.0.11"
+mac = "52:54:00:00:00:11"
+"#;
 
 fn main() -> ExitCode {
     let whole = env::args().any(|argument| argument == "--bench");
@@ -50,12 +88,11 @@ fn main() -> ExitCode {
         return enter_namespace();
     }
     let plan = if whole {
-        Plan { rounds: 15, turn: Duration::from_millis(200) }
+        Plan { rounds: 201, flows: 1_000_000 }
     } else {
-        Plan { rounds: 1, turn: Duration::from_millis(20) }
+        Plan { rounds: 1, flows: 1_000 }
     };
-    let mut bench = Bench::new();
-    let results = bench.run(&plan);
+    let results = Bench::new(&plan).run(&plan);
     print_table(&plan, &results);
     ExitCode::SUCCESS
 }
@@ -84,8 +121,8 @@ fn enter_namespace() -> ExitCode {
 
 struct Plan {
     rounds: usize,
-    /// How long each way of forwarding is measured in a round.
-    turn: Duration,
+    /// Established connections in the director's table, and in the workloads with many.
+    flows: u32,
 }
 
 /// What the sender sends.
@@ -93,32 +130,33 @@ struct Plan {
 struct Workload {
     /// Bytes of the frame, Ethernet header included.
     frame_len: usize,
-    /// Connections the frames belong to, hit in a scattered order.
-    flows: u32,
+    /// Whether the frames are of all connections, in a scattered order, or all of one.
+    scattered: bool,
 }
 
 const WORKLOADS: [Workload; 4] = [
-    Workload { frame_len: 64, flows: 1 },
-    Workload { frame_len: 64, flows: FLOWS_MANY },
-    Workload { frame_len: 1500, flows: 1 },
-    Workload { frame_len: 1500, flows: FLOWS_MANY },
+    Workload { frame_len: 64, scattered: false },
+    Workload { frame_len: 64, scattered: true },
+    Workload { frame_len: 1500, scattered: false },
+    Workload { frame_len: 1500, scattered: true },
 ];
-const FLOWS_MANY: u32 = 1 << 20;
 
 /// A way to get frames from A to B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     CopyLoop,
     PortOnly,
+    Vipr,
 }
 
-const WAYS: [Way; 2] = [Way::CopyLoop, Way::PortOnly];
+const WAYS: [Way; 3] = [Way::CopyLoop, Way::PortOnly, Way::Vipr];
 
 impl Way {
     fn name(self) -> &'static str {
         match self {
             Way::CopyLoop => "copy loop",
             Way::PortOnly => "port only",
+            Way::Vipr => "vipr",
         }
     }
 }
@@ -129,8 +167,6 @@ struct Sample {
     frames_per_second: f64,
     /// Processor time of the forwarding thread.
     nanos_per_frame: f64,
-    /// Whether frames were lost in front of it: only then was it the forwarder that was measured.
-    saturated: bool,
 }
 
 /// The samples of one way under one workload, a round each.
@@ -141,24 +177,35 @@ struct Series {
 }
 
 struct Bench {
-    // First, so that it stops before its TAP goes.
-    sender: Sender,
-    a: TapPort,
-    b: TapPort,
+    // First, so that it ends before its TAP goes.
+    traffic: Traffic,
+    event_loop: EventLoop<Taps>,
+    a: Tap,
+    b: Tap,
     batch: Batch,
+    /// The configuration file, which the event loop watches.
+    _directory: TempDir,
 }
 
 impl Bench {
-    fn new() -> Bench {
-        let open = |tap| {
-            TapPort::open(&TapConfig { tap, bridge: None, mtu: Some(1500) })
-                .unwrap_or_else(|error| panic!("{error}"))
-        };
-        let (a, b) = (open(TAP_A), open(TAP_B));
+    /// The TAPs, the sender, and a router with every connection established.
+    fn new(plan: &Plan) -> Bench {
+        let taps = Taps::open(plan.flows);
+        let (a, b) = (taps.a.clone(), taps.b.clone());
+        let directory = tempfile::tempdir().expect("a directory for the configuration");
+        let file = directory.path().join("vipr.toml");
+        fs::write(&file, CONFIGURATION).expect("a file for the configuration");
+        let loaded = Loaded::read(&file).unwrap_or_else(|error| panic!("{error}"));
+        let event_loop =
+            EventLoop::start(loaded, taps, 1).unwrap_or_else(|error| panic!("{error}"));
         let (sender_core, forwarder_core) = cores();
-        let sender = Sender::start(interface_index(TAP_A), sender_core);
+        let traffic = Traffic::start(interface_index(TAP_A), sender_core, plan.flows);
         pin(forwarder_core);
-        Bench { sender, a, b, batch: Batch::new(BURST) }
+        let mut bench =
+            Bench { traffic, event_loop, a, b, batch: Batch::new(BURST), _directory: directory };
+        bench.forward_through_vipr(2 * u64::from(plan.flows));
+        bench.b.discard.set(false);
+        bench
     }
 
     fn run(&mut self, plan: &Plan) -> Vec<Series> {
@@ -168,94 +215,89 @@ impl Bench {
                 WAYS.map(|way| Series { workload, way, samples: Vec::with_capacity(plan.rounds) })
             })
             .collect();
-        for round in 0..plan.rounds {
+        // The first round warms everything up and does not count.
+        for round in 0..=plan.rounds {
             for workload in 0..WORKLOADS.len() {
-                self.sender.select(workload);
                 // Whoever goes first in one round goes last in another.
                 for turn in 0..WAYS.len() {
                     let way = (turn + round) % WAYS.len();
                     let series = &mut results[workload * WAYS.len() + way];
-                    series.samples.push(self.turn(series.way, plan.turn));
+                    let sample = self.turn(series.workload, series.way);
+                    if round > 0 {
+                        series.samples.push(sample);
+                    }
                 }
             }
-            eprint!("\rround {} of {}", round + 1, plan.rounds);
         }
-        eprintln!();
         results
     }
 
-    /// Forwards by one way for a while.
-    fn turn(&mut self, way: Way, length: Duration) -> Sample {
+    /// Fills the queue, and empties it by one way.
+    fn turn(&mut self, workload: Workload, way: Way) -> Sample {
         self.set_blocking(way == Way::CopyLoop);
-        let mut passed = 0;
-        while passed < WARM_UP_FRAMES {
-            passed += self.step(way);
-        }
-        let drops = self.a.queue_drops().expect("TAP A is there");
-        let delivered = received_by_host(TAP_B);
+        self.traffic.fill(workload);
+        let before = received_by_host(TAP_B);
         let (start, start_cpu) = (Instant::now(), thread_time());
-        let mut frames = 0;
-        let elapsed = loop {
-            frames += self.step(way);
-            let elapsed = start.elapsed();
-            if elapsed >= length {
-                break elapsed;
-            }
-        };
-        let cpu = thread_time() - start_cpu;
-        let arrived = received_by_host(TAP_B) - delivered;
-        assert_eq!(arrived, frames, "{}: what was sent is what arrived", way.name());
-        Sample {
-            frames_per_second: frames as f64 / elapsed.as_secs_f64(),
-            nanos_per_frame: cpu.as_nanos() as f64 / frames as f64,
-            saturated: self.a.queue_drops().expect("TAP A is there") > drops,
-        }
-    }
-
-    /// Forwards about a burst; returns the number of frames.
-    fn step(&mut self, way: Way) -> u64 {
         match way {
             Way::CopyLoop => self.copy_loop(),
             Way::PortOnly => self.port_only(),
+            Way::Vipr => self.forward_through_vipr(TURN_FRAMES),
+        }
+        let (elapsed, cpu) = (start.elapsed(), thread_time() - start_cpu);
+        let arrived = received_by_host(TAP_B) - before;
+        assert_eq!(arrived, TURN_FRAMES, "{}: every frame arrives", way.name());
+        Sample {
+            frames_per_second: TURN_FRAMES as f64 / elapsed.as_secs_f64(),
+            nanos_per_frame: cpu.as_nanos() as f64 / TURN_FRAMES as f64,
         }
     }
 
-    fn copy_loop(&mut self) -> u64 {
-        let (from, to) = (borrow(&self.a), borrow(&self.b));
+    fn copy_loop(&mut self) {
+        // SAFETY: the TAPs stay open as long as `self`.
+        let (from, to) =
+            unsafe { (BorrowedFd::borrow_raw(self.a.raw), BorrowedFd::borrow_raw(self.b.raw)) };
         let mut buffer = [0; 2048];
-        for _ in 0..BURST {
+        for _ in 0..TURN_FRAMES {
             let len = rustix::io::read(from, &mut buffer).expect("TAP A gives frames");
             buffer[..6].copy_from_slice(&REAL_SERVER_MAC.0);
             buffer[6..12].copy_from_slice(&BACKEND_MAC.0);
             rustix::io::write(to, &buffer[..len]).expect("TAP B takes frames");
         }
-        BURST as u64
     }
 
-    fn port_only(&mut self) -> u64 {
-        self.receive();
-        for index in 0..self.batch.len() {
-            let mut frame = self.batch.frame(index);
-            frame.rewrite_macs(REAL_SERVER_MAC, BACKEND_MAC);
-            self.b.send(frame.bytes, Offload::default()).expect("TAP B takes frames");
+    fn port_only(&mut self) {
+        let (mut a, mut b) = (self.a.port.borrow_mut(), self.b.port.borrow_mut());
+        let mut passed = 0;
+        while passed < TURN_FRAMES {
+            self.batch.clear();
+            a.receive(&mut self.batch).expect("TAP A gives frames");
+            assert!(!self.batch.is_empty(), "frames were lost on the way to TAP A's reader");
+            for index in 0..self.batch.len() {
+                let mut frame = self.batch.frame(index);
+                frame.rewrite_macs(REAL_SERVER_MAC, BACKEND_MAC);
+                b.send(frame.bytes, Offload::default()).expect("TAP B takes frames");
+            }
+            b.flush().expect("TAP B takes frames");
+            passed += self.batch.len() as u64;
         }
-        self.b.flush().expect("TAP B takes frames");
-        self.batch.len() as u64
     }
 
-    /// Fills the batch, and waits for frames once there are none.
-    fn receive(&mut self) {
-        self.batch.clear();
-        let readiness = self.a.receive(&mut self.batch).expect("TAP A gives frames");
-        if readiness == Readiness::Drained && self.batch.is_empty() {
-            let descriptor = borrow(&self.a);
-            poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], None).expect("TAP A is there");
+    /// Runs the event loop until it has sent so many frames to B.
+    fn forward_through_vipr(&mut self, frames: u64) {
+        let until = self.b.sent.get() + frames;
+        let start = Instant::now();
+        while self.b.sent.get() < until {
+            self.event_loop.step(Some(Duration::from_millis(100))).expect("the event loop runs");
+            let left = until.saturating_sub(self.b.sent.get());
+            assert!(start.elapsed() < TURN_TIMEOUT, "{left} of {frames} frames are missing");
         }
+        assert_eq!(self.b.sent.get(), until, "vipr sends nothing else to the real server");
     }
 
     fn set_blocking(&self, blocking: bool) {
-        for port in [&self.a, &self.b] {
-            let descriptor = borrow(port);
+        for tap in [&self.a, &self.b] {
+            // SAFETY: the TAPs stay open as long as `self`.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(tap.raw) };
             let flags = rustix::fs::fcntl_getfl(descriptor).expect("the TAP is open");
             let flags = if blocking { flags - OFlags::NONBLOCK } else { flags | OFlags::NONBLOCK };
             rustix::fs::fcntl_setfl(descriptor, flags).expect("the TAP is open");
@@ -263,54 +305,141 @@ impl Bench {
     }
 }
 
-/// The traffic: a thread that puts frames into TAP A as fast as it can.
-struct Sender {
-    shared: Arc<Shared>,
+/// The two TAPs, for the event loop to take.
+struct Taps {
+    a: Tap,
+    b: Tap,
+}
+
+/// A TAP that the event loop and the other ways share. To begin with it feeds the loop the
+/// frames that establish the connections, as if they came from the device.
+#[derive(Clone)]
+struct Tap {
+    port: Rc<RefCell<TapPort>>,
+    raw: RawFd,
+    feed: Rc<RefCell<Feed>>,
+    /// Frames sent by the event loop.
+    sent: Rc<Cell<u64>>,
+    /// Whether frames sent are only counted.
+    discard: Rc<Cell<bool>>,
+}
+
+/// A SYN and an ACK of each flow.
+struct Feed {
+    frames: u32,
+    end: u32,
+    syn: Vec<u8>,
+    ack: Vec<u8>,
+}
+
+impl Taps {
+    fn open(flows: u32) -> Taps {
+        let tap = |name, flows: u32, discard| {
+            let port = TapPort::open(&TapConfig { tap: name, bridge: None, mtu: Some(1500) })
+                .unwrap_or_else(|error| panic!("{error}"));
+            let (syn, ack) = (tcp_frame(64, 0, TCP_SYN), tcp_frame(64, 0, TCP_ACK));
+            Tap {
+                raw: port.descriptor(),
+                port: Rc::new(RefCell::new(port)),
+                feed: Rc::new(RefCell::new(Feed { frames: 0, end: 2 * flows, syn, ack })),
+                sent: Rc::new(Cell::new(0)),
+                discard: Rc::new(Cell::new(discard)),
+            }
+        };
+        Taps { a: tap(TAP_A, flows, false), b: tap(TAP_B, 0, true) }
+    }
+}
+
+impl Opener for Taps {
+    type Port = Tap;
+
+    fn open(&mut self, segment: &Segment) -> Result<Tap, OpenError> {
+        Ok(if *segment.tap == *TAP_A { self.a.clone() } else { self.b.clone() })
+    }
+}
+
+impl Port for Tap {
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<Readiness> {
+        let feed = &mut *self.feed.borrow_mut();
+        if feed.frames == feed.end {
+            return self.port.borrow_mut().receive(batch);
+        }
+        while !batch.is_full() && feed.frames < feed.end {
+            let frame = if feed.frames.is_multiple_of(2) { &mut feed.syn } else { &mut feed.ack };
+            set_flow(frame, feed.frames / 2);
+            feed.frames += 1;
+            batch.push_with(|buffer| {
+                buffer[..frame.len()].copy_from_slice(frame);
+                Ok::<_, io::Error>((frame.len(), Offload::default()))
+            })?;
+        }
+        Ok(Readiness::More)
+    }
+
+    fn send(&mut self, bytes: &[u8], offload: Offload) -> io::Result<()> {
+        self.sent.set(self.sent.get() + 1);
+        if self.discard.get() {
+            return Ok(());
+        }
+        self.port.borrow_mut().send(bytes, offload)
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.raw
+    }
+
+    fn mtu(&self) -> io::Result<u16> {
+        self.port.borrow().mtu()
+    }
+}
+
+/// The sender: a thread that fills the queue of TAP A when asked.
+struct Traffic {
+    orders: Option<Sender<Workload>>,
+    done: Receiver<()>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-struct Shared {
-    /// Index into [`WORKLOADS`].
-    workload: AtomicUsize,
-    stop: AtomicBool,
-}
-
-impl Sender {
-    fn start(interface: u32, core: usize) -> Sender {
-        let shared =
-            Arc::new(Shared { workload: AtomicUsize::new(0), stop: AtomicBool::new(false) });
-        let theirs = Arc::clone(&shared);
+impl Traffic {
+    fn start(interface: u32, core: usize, flows: u32) -> Traffic {
+        let (orders, ordered) = mpsc::channel::<Workload>();
+        let (tell_done, done) = mpsc::channel();
         let thread = thread::spawn(move || {
             pin(core);
             let socket = packet_socket(interface);
-            while !theirs.stop.load(Ordering::Relaxed) {
-                let workload = theirs.workload.load(Ordering::Relaxed);
-                flood(&socket, WORKLOADS[workload], || {
-                    theirs.workload.load(Ordering::Relaxed) == workload
-                        && !theirs.stop.load(Ordering::Relaxed)
-                });
+            let mut next_flow = 0;
+            for workload in ordered {
+                let flows = if workload.scattered { flows } else { 1 };
+                send_turn(&socket, workload.frame_len, flows, &mut next_flow);
+                if tell_done.send(()).is_err() {
+                    return;
+                }
             }
         });
-        Sender { shared, thread: Some(thread) }
+        Traffic { orders: Some(orders), done, thread: Some(thread) }
     }
 
-    fn select(&self, workload: usize) {
-        self.shared.workload.store(workload, Ordering::Relaxed);
+    /// Has [`TURN_FRAMES`] put into the queue.
+    fn fill(&self, workload: Workload) {
+        let orders = self.orders.as_ref().expect("taken only by drop");
+        orders.send(workload).expect("the sender lives");
+        self.done.recv().expect("the sender lives");
     }
 }
 
-impl Drop for Sender {
+impl Drop for Traffic {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        // Without orders it ends.
+        self.orders = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// Sends frames of a workload for as long as `go_on` says.
-fn flood(socket: &OwnedFd, workload: Workload, go_on: impl Fn() -> bool) {
-    let mut frames: Vec<Vec<u8>> = vec![tcp_frame(workload.frame_len, 0, TCP_ACK); BURST];
+/// Sends [`TURN_FRAMES`] of `flows` connections.
+fn send_turn(socket: &OwnedFd, frame_len: usize, flows: u32, next_flow: &mut u32) {
+    let mut frames: Vec<Vec<u8>> = vec![tcp_frame(frame_len, 0, TCP_ACK); BURST];
     let mut parts: Vec<libc::iovec> = frames
         .iter_mut()
         .map(|frame| libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() })
@@ -325,26 +454,21 @@ fn flood(socket: &OwnedFd, workload: Workload, go_on: impl Fn() -> bool) {
             message
         })
         .collect();
-    let mut next = 0u32;
-    while go_on() {
-        if workload.flows > 1 {
-            for frame in &mut frames {
-                set_flow(frame, next % workload.flows);
-                // Odd, so that every flow comes once in 2^20 frames, none near the one before.
-                next = next.wrapping_add(0x9e37_79b1);
-            }
+    for _ in 0..TURN_FRAMES / BURST as u64 {
+        for frame in &mut frames {
+            set_flow(frame, *next_flow % flows);
+            // An odd stride near the golden ratio of 2^32: no flow is near the one before.
+            *next_flow = next_flow.wrapping_add(0x9e37_79b1);
         }
         // SAFETY: the messages point to `parts`, these to `frames`; all live, and nothing else
         // touches the frames during the call, which only reads them.
         let sent =
             unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BURST as u32, 0) };
-        let error = std::io::Error::last_os_error();
-        // A full queue may be told as ENOBUFS; that is what a flood is for.
-        let full = error.raw_os_error() == Some(libc::ENOBUFS);
-        assert!(sent >= 0 || full, "the sender cannot send: {error}");
+        assert_eq!(sent, BURST as i32, "the sender: {}", io::Error::last_os_error());
     }
 }
 
+const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
 /// A TCP segment of flow `flow` from a client to 192.0.2.10:80, as a frame of `len` bytes. The
@@ -416,11 +540,6 @@ fn packet_socket(interface: u32) -> OwnedFd {
     socket
 }
 
-fn borrow(port: &TapPort) -> BorrowedFd<'_> {
-    // SAFETY: the port keeps its descriptor open for as long as it is borrowed.
-    unsafe { BorrowedFd::borrow_raw(port.descriptor()) }
-}
-
 /// Frames that the host's end of a TAP has received from us. The file is of this thread's
 /// namespace, which /sys/class/net is not.
 fn received_by_host(tap: &str) -> u64 {
@@ -461,54 +580,37 @@ fn thread_time() -> Duration {
 
 fn print_table(plan: &Plan, results: &[Series]) {
     println!(
-        "\nTAP to TAP, one core; medians of {} interleaved rounds of {} ms each (range)",
-        plan.rounds,
-        plan.turn.as_millis()
+        "TAP to TAP on one core, {} connections in vipr's table; medians (and quartiles) of {} \
+         rounds, interleaved, of {} frames",
+        plan.flows, plan.rounds, TURN_FRAMES
     );
     println!(
-        "\n| frame | connections | way | frames a second | ratio to the copy loop | CPU ns a frame |"
+        "\n| frame | connections hit | way | k frames a second | ratio | CPU ns a frame | ratio |"
     );
-    println!("|---:|---:|---|---:|---:|---:|");
-    let mut unsaturated = 0;
+    println!("|---:|---:|---|---:|---:|---:|---:|");
     for series in results {
         let floor = results
             .iter()
             .find(|other| other.workload == series.workload && other.way == Way::CopyLoop)
             .expect("every workload has its floor");
-        let rates = Spread::of(series.samples.iter().map(|sample| sample.frames_per_second));
-        let ratios = Spread::of(
-            series
-                .samples
-                .iter()
-                .zip(&floor.samples)
-                .map(|(sample, floor)| sample.frames_per_second / floor.frames_per_second),
+        let rounds = || series.samples.iter().zip(&floor.samples);
+        let rates = Spread::of(rounds().map(|(this, _)| this.frames_per_second / 1e3));
+        let nanos = Spread::of(rounds().map(|(this, _)| this.nanos_per_frame));
+        let rate_ratios = Spread::of(
+            rounds().map(|(this, floor)| this.frames_per_second / floor.frames_per_second),
         );
-        let nanos = Spread::of(series.samples.iter().map(|sample| sample.nanos_per_frame));
-        unsaturated += series.samples.iter().filter(|sample| !sample.saturated).count();
+        let nanos_ratios =
+            Spread::of(rounds().map(|(this, floor)| floor.nanos_per_frame / this.nanos_per_frame));
         println!(
-            "| {} B | {} | {} | {:.0} k ({:.0}–{:.0}) | {:.2} ({:.2}–{:.2}) | {:.0} ({:.0}–{:.0}) |",
+            "| {} B | {} | {} | {rates:.0} | {rate_ratios:.2} | {nanos:.0} | {nanos_ratios:.2} |",
             series.workload.frame_len,
-            series.workload.flows,
+            if series.workload.scattered { plan.flows } else { 1 },
             series.way.name(),
-            rates.median / 1e3,
-            rates.low / 1e3,
-            rates.high / 1e3,
-            ratios.median,
-            ratios.low,
-            ratios.high,
-            nanos.median,
-            nanos.low,
-            nanos.high,
-        );
-    }
-    if unsaturated > 0 {
-        println!(
-            "\nIn {unsaturated} turns the sender was the slower side: their frames a second are \
-             the sender's; compare the processor time."
         );
     }
 }
 
+/// The median of some values, and the quartiles around it.
 struct Spread {
     median: f64,
     low: f64,
@@ -519,12 +621,15 @@ impl Spread {
     fn of(values: impl Iterator<Item = f64>) -> Spread {
         let mut sorted: Vec<f64> = values.collect();
         sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            (sorted[middle - 1] + sorted[middle]) / 2.0
-        };
-        Spread { median, low: sorted[0], high: sorted[sorted.len() - 1] }
+        let at = |quarter: usize| sorted[(sorted.len() - 1) * quarter / 4];
+        Spread { median: at(2), low: at(1), high: at(3) }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spread { median, low, high } = self;
+        let digits = formatter.precision().unwrap_or(0);
+        write!(formatter, "{median:.digits$} ({low:.digits$}–{high:.digits$})")
     }
 }

@@ -36,7 +36,7 @@ struct Pages<'a> {
 }
 
 impl Iterator for Pages<'_> {
-    type Item = Result<Vec<ConnectionReport>, Failure>;
+    type Item = Page;
 
     fn next(&mut self) -> Option<Self::Item> {
         let cursor = self.next.take()?;
@@ -51,10 +51,9 @@ impl Iterator for Pages<'_> {
     }
 }
 
-fn json(
-    output: &mut dyn Write,
-    pages: &mut dyn Iterator<Item = Result<Vec<ConnectionReport>, Failure>>,
-) -> Result<(), Failure> {
+type Page = Result<Vec<ConnectionReport>, Failure>;
+
+fn json(output: &mut dyn Write, pages: &mut dyn Iterator<Item = Page>) -> Result<(), Failure> {
     let mut separator = "[\n";
     for page in pages {
         for connection in page? {
@@ -66,10 +65,7 @@ fn json(
     Ok(output.write_all(if separator == "[\n" { b"[]\n" } else { b"\n]\n" })?)
 }
 
-fn table(
-    output: &mut dyn Write,
-    pages: &mut dyn Iterator<Item = Result<Vec<ConnectionReport>, Failure>>,
-) -> Result<(), Failure> {
+fn table(output: &mut dyn Write, pages: &mut dyn Iterator<Item = Page>) -> Result<(), Failure> {
     writeln!(output, "pro expire state       source             virtual            destination")?;
     for page in pages {
         for connection in page? {
@@ -123,13 +119,9 @@ mod tests {
         vec![connection, over_an_hour]
     }
 
-    fn printed(
-        print: fn(
-            &mut dyn Write,
-            &mut dyn Iterator<Item = Result<Vec<ConnectionReport>, Failure>>,
-        ) -> Result<(), Failure>,
-        pages: Vec<Vec<ConnectionReport>>,
-    ) -> String {
+    type Print = fn(&mut dyn Write, &mut dyn Iterator<Item = Page>) -> Result<(), Failure>;
+
+    fn printed(print: Print, pages: Vec<Vec<ConnectionReport>>) -> String {
         let mut output = Vec::new();
         print(&mut output, &mut pages.into_iter().map(Ok)).unwrap();
         String::from_utf8(output).unwrap()

@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("vipr: {failure}");
+            output::complain(&format!("vipr: {failure}"));
             match failure {
                 Failure::Usage(_) => ExitCode::from(2),
                 Failure::Running(_) | Failure::Closed => ExitCode::from(1),

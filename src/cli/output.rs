@@ -17,6 +17,11 @@ pub(super) fn print(
     }
 }
 
+/// A line (or more) on standard error. Whoever closed that does not want to read it.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 impl From<io::Error> for Failure {
     /// Of a failed write to standard output.
     fn from(error: io::Error) -> Failure {

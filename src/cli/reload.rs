@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Ok(writeln!(output, "generation {generation} is in force already; nothing changed")?)
         }),
         ReloadOutcome::Refused { generation, diagnostics } => Err(Failure::Usage(format!(
-            "refused; generation {generation} stays in force\n{}",
+            "refused; generation {generation} stays in force\n\n{}",
             diagnostics.trim_end()
         ))),
     }

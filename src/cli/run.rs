@@ -2,12 +2,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use log::LevelFilter;
 
 use super::Failure;
 use crate::config::Snapshot;
+use crate::port::bridge_netfilter;
 use crate::shell::control::Control;
 use crate::shell::event_loop::{EventLoop, StartError};
 use crate::shell::file::LoadError;
@@ -16,6 +19,11 @@ use crate::shell::ports::Taps;
 use crate::shell::signals::Signals;
 use crate::shell::watch::Loaded;
 use crate::shell::{logger, systemd};
+
+/// Segments and services named in the first line of the log.
+const NAMES_LISTED_MAX: usize = 8;
+/// Those of [`LevelFilter`].
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The router, in the foreground.
 ///
@@ -32,7 +40,14 @@ pub(super) struct Arguments {
     )]
     config: PathBuf,
     /// How much to log: off, error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", env = "VIPR_LOG", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "VIPR_LOG",
+        default_value = "info",
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(LEVELS).try_map(|level| level.parse::<LevelFilter>())
+    )]
     log: LevelFilter,
 }
 
@@ -57,14 +72,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     served.map_err(|error| failed(&StartError::System(error)))?;
 
     log::info!(
-        "vipr {}: router {}, {} segments, {} services, configuration {}",
+        "vipr {}: router {}; segments: {}; services: {}; configuration: {}",
         env!("CARGO_PKG_VERSION"),
         snapshot.router.name,
-        snapshot.segments.len(),
-        snapshot.services.len(),
+        listed(snapshot.segments.iter().map(|segment| &segment.name)),
+        listed(snapshot.services.iter().map(|service| &service.name)),
         path.display()
     );
     log_details(&snapshot);
+    if snapshot.segments.iter().any(|segment| segment.bridge.is_some()) {
+        for warning in bridge_netfilter::check() {
+            log::warn!("{warning}");
+        }
+    }
     systemd::notify(systemd::READY);
     event_loop.run().map_err(|error| failed(&StartError::System(error)))?;
     log::info!("router {}: ended by a signal", snapshot.router.name);
@@ -73,12 +93,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
-        Failure::Usage(error.to_string())
+        let LoadError::Refused(diagnostics) = &error else {
+            return Failure::Usage(error.to_string());
+        };
+        let (origin, count) = (diagnostics.origin(), diagnostics.count());
+        let mistakes = if count == 1 { "mistake" } else { "mistakes" };
+        Failure::Usage(format!("{origin}: {count} {mistakes}\n\n{diagnostics}"))
     }
 }
 
 fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::Running(error.to_string())
+}
+
+/// `web, dns and 12 more`.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a Arc<str>>) -> String {
+    let more = names.len().saturating_sub(NAMES_LISTED_MAX);
+    let listed = names.take(NAMES_LISTED_MAX).map(|name| &**name).collect::<Vec<_>>().join(", ");
+    match (listed.as_str(), more) {
+        ("", _) => "none".to_owned(),
+        (_, 0) => listed,
+        (_, more) => format!("{listed} and {more} more"),
+    }
 }
 
 fn log_details(snapshot: &Snapshot) {

@@ -174,9 +174,12 @@ pub(super) struct Reported(());
 /// A value, or the proof that its absence was reported.
 pub(super) type Read<T> = Result<T, Reported>;
 
-/// One mistake, by its place in the text.
+/// One mistake, by its place in the text. Boxed, because it is returned where a value could be.
 #[derive(Debug)]
-pub(super) struct Mistake {
+pub(super) struct Mistake(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     span: Span,
     message: String,
     expected: Option<String>,
@@ -197,41 +200,39 @@ enum Kind {
 
 impl Mistake {
     pub fn new(span: impl Into<Span>, message: impl Into<String>) -> Mistake {
-        Mistake {
-            span: span.into(),
-            message: message.into(),
-            expected: None,
-            help: None,
-            related: None,
-            kind: Kind::Plain,
-        }
+        Mistake::of(Kind::Plain, span.into(), message.into())
     }
 
     /// The text is not TOML here.
     pub fn syntax(span: impl Into<Span>, message: impl Into<String>) -> Mistake {
-        Mistake { kind: Kind::Syntax, ..Mistake::new(span, message) }
+        Mistake::of(Kind::Syntax, span.into(), message.into())
     }
 
     /// Something is missing here, or not of the shape it should have.
     pub fn structural(span: impl Into<Span>, message: impl Into<String>) -> Mistake {
-        Mistake { kind: Kind::Structural, ..Mistake::new(span, message) }
+        Mistake::of(Kind::Structural, span.into(), message.into())
+    }
+
+    fn of(kind: Kind, span: Span, message: String) -> Mistake {
+        let (expected, help, related) = (None, None, None);
+        Mistake(Box::new(Parts { span, message, expected, help, related, kind }))
     }
 
     /// What was expected; shown under the quoted line.
     pub fn expected(mut self, expected: impl Into<String>) -> Mistake {
-        self.expected = Some(expected.into());
+        self.0.expected = Some(expected.into());
         self
     }
 
     /// What to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Mistake {
-        self.help = Some(help.into());
+        self.0.help = Some(help.into());
         self
     }
 
     /// The other definition this one clashes with, and what it is.
     pub fn related(mut self, span: Span, label: &'static str) -> Mistake {
-        self.related = Some((span, label));
+        self.0.related = Some((span, label));
         self
     }
 }
@@ -239,14 +240,14 @@ impl Mistake {
 /// Collects mistakes while a text is read.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes {
-    found: Vec<Mistake>,
+    found: Vec<Parts>,
     omitted: usize,
 }
 
 impl Mistakes {
     pub fn report(&mut self, mistake: Mistake) -> Reported {
         if self.found.len() < MISTAKES_LISTED_MAX {
-            self.found.push(mistake);
+            self.found.push(*mistake.0);
         } else {
             self.omitted += 1;
         }

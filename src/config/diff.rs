@@ -38,6 +38,9 @@ impl Changes {
         self.option("metrics", before.metrics.as_ref(), after.metrics.as_ref());
         self.value("connections_max", &before.connections_max, &after.connections_max);
         self.word("unmatched", &before.unmatched, &after.unmatched);
+        let state = |router: &Router| router.state.as_ref().map(|path| path.display().to_string());
+        self.option("state", state(before).as_ref(), state(after).as_ref());
+        self.duration("state_max_age", before.state_max_age, after.state_max_age);
     }
 
     fn announce(&mut self, before: &Announce, after: &Announce) {
@@ -109,6 +112,7 @@ impl Changes {
         };
         self.option("persistence", persistence(before).as_ref(), persistence(after).as_ref());
         self.value("one_packet", &before.one_packet, &after.one_packet);
+        self.word("on_removal", &before.on_removal, &after.on_removal);
         let key = |server: &RealServer| -> (IpAddr, _) { (server.address, server.segment.clone()) };
         let mut known: BTreeMap<_, &RealServer> =
             before.real_servers.iter().map(|server| (key(server), server)).collect();

@@ -14,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Mistake, Mistakes, Read, Span};
 use super::section::{At, List, Schema, Section, Value};
-use super::snapshot::{Announce, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched};
+use super::snapshot::{
+    Announce, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+};
 use super::{ports, values};
 use crate::wire::MacAddr;
 
@@ -35,18 +37,34 @@ const ROOT: Schema = Schema {
     header: "the file",
     keys: &["router", "announce", "segment", "timeouts", "service"],
     reserved: &[],
+    is_root: true,
 };
+/// How old a state file may be unless the configuration says otherwise: longer than any restart
+/// takes, shorter than most clients wait.
+const STATE_MAX_AGE_DEFAULT: Duration = Duration::from_secs(120);
+
 const ROUTER: Schema = Schema {
     header: "[router]",
-    keys: &["name", "control_socket", "metrics", "connections_max", "unmatched"],
-    reserved: &["state"],
+    keys: &[
+        "name",
+        "control_socket",
+        "metrics",
+        "connections_max",
+        "unmatched",
+        "state",
+        "state_max_age",
+    ],
+    reserved: &[],
+    is_root: false,
 };
 const ANNOUNCE: Schema = Schema {
     header: "[announce]",
     keys: &["count", "repeat", "repeat_after", "refresh"],
     reserved: &[],
+    is_root: false,
 };
-const TIMEOUTS: Schema = Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[] };
+const TIMEOUTS: Schema =
+    Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
     keys: &["role", "tap", "bridge", "mac", "mtu", "address"],
@@ -60,6 +78,7 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
+    is_root: false,
 };
 const SERVICE: Schema = Schema {
     header: "[[service]]",
@@ -71,20 +90,14 @@ const SERVICE: Schema = Schema {
         "scheduler",
         "persistence",
         "one_packet",
+        "on_removal",
         "real_server",
     ],
-    reserved: &[
-        "listen",
-        "check",
-        "quorum",
-        "sorry_server",
-        "on_removal",
-        "expire_quiescent",
-        "sloppy_tcp",
-    ],
+    reserved: &["listen", "check", "quorum", "sorry_server", "expire_quiescent", "sloppy_tcp"],
+    is_root: false,
 };
 const PERSISTENCE: Schema =
-    Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[] };
+    Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[], is_root: false };
 const REAL_SERVER: Schema = Schema {
     header: "[[service.real_server]]",
     keys: &[
@@ -98,6 +111,7 @@ const REAL_SERVER: Schema = Schema {
         "lower_threshold",
     ],
     reserved: &[],
+    is_root: false,
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
@@ -126,6 +140,8 @@ pub(super) struct RouterSection {
     pub metrics: Read<Option<SocketAddr>>,
     pub connections_max: Read<u32>,
     pub unmatched: Read<Unmatched>,
+    pub state: Read<Option<PathBuf>>,
+    pub state_max_age: Read<Duration>,
 }
 
 /// `[segment.NAME]`.
@@ -151,6 +167,7 @@ pub(super) struct ServiceSection {
     pub scheduler: Read<SchedulerKind>,
     pub persistence: Read<Option<PersistenceSection>>,
     pub one_packet: Read<Option<At<bool>>>,
+    pub on_removal: Read<OnRemoval>,
     pub real_servers: Vec<RealServerSection>,
     /// Whether every real server could be taken for a table.
     pub complete: Read<()>,
@@ -233,6 +250,15 @@ impl RouterSection {
                 Unmatched::default(),
                 mistakes,
                 values::unmatched,
+            ),
+            state: section
+                .optional("state", mistakes, values::file_path)
+                .map(|at| at.map(|at| at.value)),
+            state_max_age: section.defaulted(
+                "state_max_age",
+                STATE_MAX_AGE_DEFAULT,
+                mistakes,
+                |value| values::duration(value, false),
             ),
         }
     }
@@ -364,6 +390,12 @@ impl ServiceSection {
             ),
             persistence: read_persistence(section, mistakes),
             one_packet: section.optional("one_packet", mistakes, |value| value.boolean()),
+            on_removal: section.defaulted(
+                "on_removal",
+                OnRemoval::default(),
+                mistakes,
+                values::on_removal,
+            ),
             real_servers: real_servers
                 .items
                 .iter()

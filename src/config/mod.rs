@@ -58,7 +58,7 @@ pub fn parse(text: &str, origin: &str) -> Result<Snapshot, Diagnostics> {
     } else {
         let mended = syntax::mend(text, &mut mistakes);
         let (table, errors) = DeTable::parse_recoverable(&mended);
-        syntax::report(text, &errors, &mut mistakes);
+        syntax::report(&mended, &errors, &mut mistakes);
         Document::read(table.get_ref(), &mut mistakes)
     };
     match validate::validate(&document, &mut mistakes) {

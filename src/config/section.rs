@@ -21,6 +21,8 @@ pub(super) struct Schema {
     pub keys: &'static [&'static str],
     /// Keys that a later version will have: not typing errors, but not supported either.
     pub reserved: &'static [&'static str],
+    /// The document itself: a header that is not understood leaves its keys here.
+    pub is_root: bool,
 }
 
 /// A value and where it stands.
@@ -228,7 +230,12 @@ impl<'d> Section<'d> {
                 .help("remove it");
         }
         let message = format!("unknown key {} in {}", ticked(key), self.header());
-        let mistake = Mistake::new(span, message);
+        let mistake = if self.schema.is_root {
+            // The broken header above it may be another's.
+            Mistake::structural(span, message)
+        } else {
+            Mistake::new(span, message)
+        };
         let mistake = if keys.len() <= KEYS_SHOWN_MAX {
             mistake.expected(format!("expected one of: {}", keys.join(", ")))
         } else {

@@ -38,6 +38,10 @@ pub struct Router {
     /// The capacity of the connection table.
     pub connections_max: u32,
     pub unmatched: Unmatched,
+    /// Where a clean stop leaves the connections for the next start, if anywhere.
+    pub state: Option<PathBuf>,
+    /// A start takes up connections that were left at most this long ago.
+    pub state_max_age: Duration,
 }
 
 /// What VIP traffic gets that belongs to no service and no connection.
@@ -228,6 +232,7 @@ pub struct Service {
     pub persistence: Option<Persistence>,
     /// UDP only: each datagram is scheduled by itself.
     pub one_packet: bool,
+    pub on_removal: OnRemoval,
     pub real_servers: Vec<RealServer>,
 }
 
@@ -239,7 +244,7 @@ impl Service {
 }
 
 /// `192.0.2.10:80/tcp`, `[2001:db8::10]:80,443/tcp`.
-pub(super) fn endpoint(vip: IpAddr, ports: &Ports, protocol: Protocol) -> String {
+pub fn endpoint(vip: IpAddr, ports: &Ports, protocol: Protocol) -> String {
     match vip {
         IpAddr::V4(vip) => format!("{vip}:{ports}/{protocol}"),
         IpAddr::V6(vip) => format!("[{vip}]:{ports}/{protocol}"),
@@ -398,6 +403,17 @@ pub struct Persistence {
     pub timeout: Duration,
     /// Prefix length of the client network that counts as one client.
     pub netmask: u8,
+}
+
+/// `on_removal`: what becomes of connections to a real server (or service) that a new
+/// configuration no longer has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRemoval {
+    /// They finish.
+    #[default]
+    Drain,
+    /// They end at once; what the client sends next is treated as if it belonged to none.
+    Reset,
 }
 
 /// `[[service.real_server]]`.

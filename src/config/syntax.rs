@@ -8,7 +8,10 @@ use core::ops::Range;
 
 use toml::de::{DeTable, DeValue, Error};
 
-use super::diagnostics::{Mistake, Mistakes, ticked};
+use super::diagnostics::{Mistake, Mistakes, quoted, ticked};
+
+/// What separates what the parser says from what it expected.
+const EXPECTED: &str = ", expected ";
 
 /// Unclosed brackets that are mended in one file; each costs a parse.
 const MENDED_MAX: usize = 16;
@@ -47,22 +50,52 @@ pub(super) fn report(text: &str, errors: &[Error], mistakes: &mut Mistakes) {
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let found = text.get(span.clone()).unwrap_or_default();
-        let mistake = if error.message() == "duplicate key" {
-            Mistake::syntax(span, format!("{} is defined twice", ticked(found)))
+        mistakes.report(match base(error) {
+            "duplicate key" => Mistake::syntax(span, format!("{} is defined twice", ticked(found)))
                 .expected("expected each key and each table once")
-                .help("remove one; only tables in double brackets can be repeated")
-        } else {
-            let (what, expected) = match error.message().split_once(", expected ") {
-                Some((what, expected)) => (what, Some(expected)),
-                None => (error.message(), None),
-            };
-            let mistake = Mistake::syntax(span, format!("not TOML: {what}"));
-            match expected {
-                Some(expected) => mistake.expected(format!("expected {expected}")),
-                None => mistake,
+                .help("remove one; only tables in double brackets can be repeated"),
+            what if is_about_scalar(what) => bare_word(text, span),
+            what => {
+                let mistake = Mistake::syntax(span, format!("not TOML: {what}"));
+                match error.message().split_once(EXPECTED) {
+                    Some((_, "nothing")) | None => mistake,
+                    Some((_, expected)) => mistake.expected(format!("expected {expected}")),
+                }
             }
-        };
-        mistakes.report(mistake);
+        });
+    }
+}
+
+/// Whether the parser says this of a value it takes for a number, a date, or a boolean.
+fn is_about_scalar(what: &str) -> bool {
+    what == "string values must be quoted"
+        || ["boolean", "float", "date", "datetime", "time"]
+            .iter()
+            .any(|kind| what.strip_prefix("invalid ") == Some(kind))
+}
+
+/// What is meant as text far more often than as what the parser takes it for: `tcp`, `192.0.2.10`.
+fn bare_word(text: &str, span: Range<usize>) -> Mistake {
+    let ends = |char: char| matches!(char, ',' | '[' | ']' | '{' | '}' | '#' | '=' | '\n' | '\r');
+    // The parser may point at a part of it only.
+    let (before, after) = text.split_at(text.floor_char_boundary(span.start));
+    let start = before.rfind(ends).map_or(0, |at| at + 1);
+    let end = before.len() + after.find(ends).unwrap_or(after.len());
+    let around = &text[start..end];
+    let word = around.trim();
+    let start = start + (around.len() - around.trim_start().len());
+    if word.is_empty() {
+        return Mistake::syntax(span, "not TOML: a key without a value")
+            .expected("expected a value")
+            .help("write one, or remove the key for its default");
+    }
+    let mistake =
+        Mistake::syntax(start..start + word.len(), "not TOML: text without quotation marks");
+    let lower = word.to_lowercase();
+    if lower == "true" || lower == "false" {
+        mistake.expected("expected a value").help(format!("write {lower}"))
+    } else {
+        mistake.expected("expected quotation marks").help(format!("write {}", quoted(word)))
     }
 }
 
@@ -94,7 +127,7 @@ fn unclosed_value(text: &str, table: &DeTable<'_>, errors: &[Error]) -> Option<R
 
 /// The message without what was expected.
 fn base(error: &Error) -> &str {
-    error.message().split(", expected ").next().unwrap_or_default()
+    error.message().split(EXPECTED).next().unwrap_or_default()
 }
 
 /// Puts a `#` at the start of each of these lines.

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
-use super::snapshot::{Protocol, Role, SchedulerKind, Unmatched};
+use super::snapshot::{OnRemoval, Protocol, Role, SchedulerKind, Unmatched};
 use crate::wire::MacAddr;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
@@ -110,6 +110,17 @@ pub(super) fn socket_path(value: Value<'_>) -> Result<PathBuf, Mistake> {
             .mistake(format_args!("is {} bytes long", text.len()))
             .expected(expected)
             .help("Unix sockets allow no longer path: shorten it"));
+    }
+    Ok(text.into())
+}
+
+/// Where a file is.
+pub(super) fn file_path(value: Value<'_>) -> Result<PathBuf, Mistake> {
+    let text = value.string("expected a path in quotation marks")?;
+    if text.is_empty() || text.contains('\0') {
+        return Err(value
+            .mistake(format_args!("is not a path: {}", quoted(text)))
+            .expected("expected the path of a file, as in \"/var/lib/vipr/state\""));
     }
     Ok(text.into())
 }
@@ -281,6 +292,11 @@ pub(super) fn role(value: Value<'_>) -> Result<Role, Mistake> {
 /// `unmatched`.
 pub(super) fn unmatched(value: Value<'_>) -> Result<Unmatched, Mistake> {
     choice(value, &[("reject", Unmatched::Reject), ("drop", Unmatched::Drop)])
+}
+
+/// `on_removal`.
+pub(super) fn on_removal(value: Value<'_>) -> Result<OnRemoval, Mistake> {
+    choice(value, &[("drain", OnRemoval::Drain), ("reset", OnRemoval::Reset)])
 }
 
 /// `protocol`.

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::connections::{ConnectionState, Eviction, TableFull, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, Eviction, TableFull, TcpEvent};
 use super::flow::FlowKey;
 use super::scheduler::PickKey;
 use super::services::{DestinationId, ServiceId, Threshold};
@@ -12,6 +12,13 @@ use super::traffic::Arrival;
 use super::{Director, DropReason, Event, Instant, Verdict};
 use crate::config::snapshot::{Persistence, Ports, Protocol};
 use crate::wire::Frame;
+
+/// Where a new connection goes, and the template that says so.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    destination: DestinationId,
+    template: Option<ConnectionId>,
+}
 
 impl Director {
     /// TCP or UDP without a connection: scheduled if it opens one, else answered or dropped.
@@ -41,7 +48,7 @@ impl Director {
         } else {
             match self.choose(now, service, arrival) {
                 None => self.answer_no_real_server(now, frame, arrival),
-                Some(destination) => self.open(now, frame, arrival, key, service, destination),
+                Some(choice) => self.open(now, frame, arrival, key, service, choice),
             }
         };
         verdict.with_service(service)
@@ -49,18 +56,14 @@ impl Director {
 
     /// The real server for a new connection: the client's own under persistence, else the
     /// scheduler's choice.
-    fn choose(
-        &mut self,
-        now: Instant,
-        id: ServiceId,
-        arrival: &Arrival<'_>,
-    ) -> Option<DestinationId> {
+    fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
         let client = IpAddr::V4(arrival.ip.source);
         let vip = IpAddr::V4(arrival.ip.destination);
         let pick = PickKey { client, client_port: arrival.source_port, vip };
         let service = self.services.services.get(id)?;
         let Some(persistence) = service.persistence else {
-            return self.services.schedule(id, &pick);
+            let destination = self.services.schedule(id, &pick)?;
+            return Some(Choice { destination, template: None });
         };
         let key = template_key(&persistence, &service.key.ports, arrival);
         let deadline = now + persistence.timeout;
@@ -68,16 +71,18 @@ impl Director {
             && let Some(known) = self.connections.get(template)
         {
             let destination = known.destination;
-            if now < known.deadline() && self.is_kept(id, destination) {
+            let lives = now < known.deadline() || self.connections.controlled(template) > 0;
+            if lives && self.is_kept(id, destination) {
                 self.connections.update(template, ConnectionState::Template, deadline);
-                return Some(destination);
+                return Some(Choice { destination, template: Some(template) });
             }
             self.end_connection(template);
         }
         let destination = self.services.schedule(id, &pick)?;
         // Without room for the template the connection is still worth having.
-        let _ = self.insert_connection(key, destination, ConnectionState::Template, deadline);
-        Some(destination)
+        let state = ConnectionState::Template;
+        let template = self.insert_connection(key, destination, state, deadline).ok();
+        Some(Choice { destination, template })
     }
 
     /// Whether a persistent client stays with a real server: it is still one of the service's
@@ -97,7 +102,7 @@ impl Director {
         arrival: &Arrival<'_>,
         key: FlowKey,
         service: ServiceId,
-        destination: DestinationId,
+        Choice { destination, template }: Choice,
     ) -> Verdict {
         let one_packet = arrival.protocol == Protocol::Udp
             && self.services.services.get(service).is_some_and(|service| service.one_packet);
@@ -107,8 +112,11 @@ impl Director {
                 Protocol::Udp | Protocol::Sctp => ConnectionState::Udp,
             };
             let deadline = now + state.timeout(&self.snapshot.timeouts);
-            if self.insert_connection(key, destination, state, deadline).is_err() {
+            let Ok(id) = self.insert_connection(key, destination, state, deadline) else {
                 return Verdict::drop(DropReason::ConnectionsFull);
+            };
+            if let Some(template) = template {
+                self.connections.set_control(id, template);
             }
             let crossed = self.services.opened(destination, state.is_active());
             self.tell_threshold(destination, crossed);
@@ -127,7 +135,7 @@ impl Director {
         destination: DestinationId,
         state: ConnectionState,
         deadline: Instant,
-    ) -> Result<(), TableFull> {
+    ) -> Result<ConnectionId, TableFull> {
         if self.connections.len() == self.connections.capacity() {
             let victim = self
                 .connections
@@ -140,12 +148,11 @@ impl Director {
             self.end_connection(victim.ok_or(TableFull)?);
             self.evicted += 1;
         }
-        self.connections.insert(key, destination, state, deadline)?;
-        Ok(())
+        self.connections.insert(key, destination, state, deadline)
     }
 
     /// Takes a connection out of the table and out of its real server's counts.
-    pub(super) fn end_connection(&mut self, id: super::connections::ConnectionId) {
+    pub(super) fn end_connection(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(id) {
             self.ended(connection.destination, connection.state);
         }

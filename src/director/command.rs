@@ -14,6 +14,12 @@ pub enum Command {
     Connections {
         cursor: u32,
     },
+    /// Sets a real server's weight by hand (0 drains it); without one, back to the configured.
+    Weight {
+        service: String,
+        real_server: String,
+        weight: Option<u32>,
+    },
 }
 
 /// The answer.
@@ -22,4 +28,8 @@ pub enum Command {
 pub enum Response {
     Status(Box<StatusReport>),
     Connections(ConnectionsPage),
+    /// An order was carried out: what changed.
+    Done(String),
+    /// An order was not carried out: why.
+    Refused(String),
 }

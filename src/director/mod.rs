@@ -118,6 +118,8 @@ pub struct Director {
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
+    /// Where the search for connections of cut real servers goes on, if there is one.
+    sweep: Option<u32>,
     transmit: transmit::TransmitQueue,
     events: event::EventQueue,
     counters: counters::Counters,
@@ -149,6 +151,7 @@ impl Director {
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,
+            sweep: None,
             transmit: transmit::TransmitQueue::default(),
             events: event::EventQueue::default(),
             counters: counters::Counters::default(),

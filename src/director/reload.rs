@@ -15,7 +15,7 @@ use super::scheduler::Scheduler;
 use super::services::{Destination, DestinationId, Service, ServiceId, ServiceKey};
 use super::{Director, Instant, SegmentId};
 use crate::config::Snapshot;
-use crate::config::snapshot::{self, RealServer};
+use crate::config::snapshot::{self, OnRemoval, RealServer};
 use crate::wire::MacAddr;
 
 /// What a new configuration means for the one who owns the ports.
@@ -130,6 +130,7 @@ impl Director {
         service.name = config.name.clone();
         service.persistence = config.persistence;
         service.one_packet = config.one_packet;
+        service.on_removal = config.on_removal;
         service.configured = true;
         if service.scheduler.kind() != config.scheduler
             && let Some(scheduler) = Scheduler::new(config.scheduler)
@@ -157,9 +158,11 @@ impl Director {
                     address,
                     segment,
                     neighbor,
-                    weight: 0,
+                    configured_weight: real_server.weight,
+                    weight_override: None,
                     upper_threshold: 0,
                     lower_threshold: 0,
+                    cut: false,
                     overloaded: false,
                     reachable: false,
                     active: 0,
@@ -190,14 +193,18 @@ impl Director {
 
     /// Sets a service's real servers, and lets those that are gone finish their connections.
     fn drain(&mut self, id: ServiceId, destinations: Vec<DestinationId>, gone: Vec<DestinationId>) {
-        if let Some(service) = self.services.services.get_mut(id) {
-            service.destinations = destinations;
-            service.draining.clone_from(&gone);
-        }
+        let Some(service) = self.services.services.get_mut(id) else { return };
+        service.destinations = destinations;
+        service.draining.clone_from(&gone);
+        let cut = service.on_removal == OnRemoval::Reset;
         self.services.rebuild_candidates(id);
         for id in gone {
             if let Some(destination) = self.services.destinations.get_mut(id) {
                 destination.position = None;
+                destination.cut |= cut;
+                if destination.cut && destination.connections() > 0 {
+                    self.sweep = Some(0);
+                }
             }
             self.services.remove_if_drained(id);
         }
@@ -273,6 +280,7 @@ impl Service {
             scheduler: Scheduler::new(config.scheduler)?,
             persistence: None,
             one_packet: false,
+            on_removal: config.on_removal,
             configured: true,
             destinations: Vec::new(),
             candidates: Vec::new(),
@@ -288,10 +296,15 @@ impl Destination {
         (self.segment, self.address)
     }
 
-    /// Takes over what the configuration may change.
+    /// Takes over what the configuration may change. A weight set by hand stays until the
+    /// configuration gives the real server another one.
     fn update(&mut self, config: &RealServer) {
         self.name = config.name.clone();
-        self.weight = config.weight;
+        if self.configured_weight != config.weight {
+            self.weight_override = None;
+        }
+        self.configured_weight = config.weight;
+        self.cut = false;
         self.upper_threshold = config.upper_threshold;
         self.lower_threshold = config.lower_threshold;
         self.check_thresholds();

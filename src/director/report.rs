@@ -61,7 +61,11 @@ pub struct RealServerReport {
     pub address: IpAddr,
     pub segment: String,
     pub mac: Option<MacAddr>,
+    /// The weight in force.
     pub weight: u32,
+    /// The weight in the configuration: another one if it was overridden by hand.
+    #[serde(default)]
+    pub configured_weight: u32,
     pub state: RealServerState,
     pub active: u32,
     pub inactive: u32,

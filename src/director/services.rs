@@ -14,7 +14,7 @@ use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
 use super::rates::RateEstimator;
 use super::scheduler::{Candidate, PickKey, Scheduler};
-use crate::config::snapshot::{Persistence, Ports, Protocol};
+use crate::config::snapshot::{self, OnRemoval, Persistence, Ports, Protocol};
 
 pub type ServiceId = Id<Service>;
 pub type DestinationId = Id<Destination>;
@@ -27,6 +27,13 @@ pub(super) struct ServiceKey {
     pub ports: Ports,
 }
 
+impl ServiceKey {
+    /// `VIP:port/protocol`.
+    pub fn endpoint(&self) -> String {
+        snapshot::endpoint(self.vip, &self.ports, self.protocol)
+    }
+}
+
 /// A virtual service at run time.
 #[derive(Debug)]
 pub struct Service {
@@ -35,6 +42,7 @@ pub struct Service {
     pub(super) scheduler: Scheduler,
     pub(super) persistence: Option<Persistence>,
     pub(super) one_packet: bool,
+    pub(super) on_removal: OnRemoval,
     /// False once the configuration has dropped it; it stays while connections remain.
     pub(super) configured: bool,
     /// Configured real servers, in the order of the configuration.
@@ -57,9 +65,14 @@ pub struct Destination {
     pub(super) address: IpAddr,
     pub(super) segment: SegmentId,
     pub(super) neighbor: NeighborId,
-    pub(super) weight: u32,
+    /// The weight in the configuration.
+    pub(super) configured_weight: u32,
+    /// A weight set by hand, which goes before the configured one.
+    pub(super) weight_override: Option<u32>,
     pub(super) upper_threshold: u32,
     pub(super) lower_threshold: u32,
+    /// Removed in a way that ends its connections: they are on their way out of the table.
+    pub(super) cut: bool,
     pub(super) overloaded: bool,
     /// Whether its neighbor may be given new connections.
     pub(super) reachable: bool,
@@ -214,6 +227,51 @@ impl Services {
         self.change(id, |destination| destination.reachable = reachable);
     }
 
+    /// Sets a weight by hand, or goes back to the configured one.
+    pub fn set_override(&mut self, id: DestinationId, weight: Option<u32>) {
+        self.change(id, |destination| destination.weight_override = weight);
+        let service = self.destinations.get(id).map(|destination| destination.service);
+        if let Some(service) = service.and_then(|id| self.services.get_mut(id)) {
+            service.scheduler.candidates_changed(&service.candidates);
+        }
+    }
+
+    /// The real server that a person means: the service by name or `VIP:port/protocol`, the real
+    /// server by name or address.
+    ///
+    /// # Errors
+    /// A line that says what there is instead.
+    pub fn find_by_name(&self, service: &str, real_server: &str) -> Result<DestinationId, String> {
+        let services = || self.order.iter().filter_map(|&id| self.services.get(id));
+        let known = |names: Vec<&str>| {
+            const SHOWN: usize = 10;
+            let more = if names.len() > SHOWN { ", …" } else { "" };
+            let shown = &names[..names.len().min(SHOWN)];
+            if shown.is_empty() {
+                "there is none".to_owned()
+            } else {
+                format!("there is {}{more}", shown.join(", "))
+            }
+        };
+        let found = services()
+            .find(|found| &*found.name == service || found.key.endpoint() == service)
+            .ok_or_else(|| {
+                let names = services().map(|service| &*service.name).collect();
+                format!("no service {service}: {}", known(names))
+            })?;
+        let destinations =
+            || found.destinations.iter().filter_map(|&id| Some((id, self.destinations.get(id)?)));
+        destinations()
+            .find(|(_, known)| {
+                &*known.name == real_server || known.address.to_string() == real_server
+            })
+            .map(|(id, _)| id)
+            .ok_or_else(|| {
+                let names = destinations().map(|(_, known)| &*known.name).collect();
+                format!("service {service}: no real server {real_server}: {}", known(names))
+            })
+    }
+
     /// Takes a draining real server without connections out, and with the last one its service.
     pub fn remove_if_drained(&mut self, id: DestinationId) {
         let Some(destination) = self.destinations.get(id) else { return };
@@ -323,10 +381,15 @@ impl Destination {
         self.active + self.inactive
     }
 
+    /// The weight in force.
+    pub(super) fn weight(&self) -> u32 {
+        self.weight_override.unwrap_or(self.configured_weight)
+    }
+
     /// What the scheduler sees of it.
     pub(super) fn candidate(&self) -> Candidate {
         Candidate {
-            weight: self.weight,
+            weight: self.weight(),
             available: self.reachable && !self.overloaded,
             active: self.active,
             inactive: self.inactive,

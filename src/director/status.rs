@@ -14,11 +14,39 @@ impl Director {
     /// Answers a question.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
         match command {
+            Command::Weight { service, real_server, weight } => {
+                match self.set_weight(&service, &real_server, weight) {
+                    Ok(done) => Response::Done(done),
+                    Err(why) => Response::Refused(why),
+                }
+            }
             Command::Status => Response::Status(Box::new(self.status(now))),
             Command::Connections { cursor } => {
                 Response::Connections(self.connections_page(now, cursor))
             }
         }
+    }
+
+    /// Sets a weight by hand, or with `None` goes back to the configured one; what was done.
+    fn set_weight(
+        &mut self,
+        service: &str,
+        real_server: &str,
+        weight: Option<u32>,
+    ) -> Result<String, String> {
+        let id = self.services.find_by_name(service, real_server)?;
+        let before = self.services.destinations.get(id).map_or(0, Destination::weight);
+        self.services.set_override(id, weight);
+        let (after, active) = self
+            .services
+            .destinations
+            .get(id)
+            .map_or((0, 0), |destination| (destination.weight(), destination.connections()));
+        let by = if weight.is_some() { "set by hand" } else { "as configured" };
+        Ok(format!(
+            "service {service}: real server {real_server} weight {before} → {after} ({by}), \
+             {active} connections"
+        ))
     }
 
     fn status(&self, now: Instant) -> StatusReport {
@@ -79,7 +107,7 @@ impl Director {
         let state = match destination {
             Destination { position: None, .. } => RealServerState::Draining,
             Destination { reachable: false, .. } => RealServerState::Down,
-            Destination { weight: 0, .. } => RealServerState::Quiesced,
+            _ if destination.weight() == 0 => RealServerState::Quiesced,
             Destination { overloaded: true, .. } => RealServerState::Overloaded,
             _ if resolving => RealServerState::Resolving,
             _ => RealServerState::Up,
@@ -89,7 +117,8 @@ impl Director {
             address: destination.address,
             segment: self.segment_label(destination.segment).to_string(),
             mac: neighbor.and_then(|neighbor| neighbor.mac()),
-            weight: destination.weight,
+            weight: destination.weight(),
+            configured_weight: destination.configured_weight,
             state,
             active: destination.active,
             inactive: destination.inactive,
@@ -156,7 +185,7 @@ impl Director {
 
     fn connections_page(&self, now: Instant, cursor: u32) -> ConnectionsPage {
         let mut connections = Vec::new();
-        let next = self.connections.page(cursor, PAGE_CONNECTIONS, |connection| {
+        let next = self.connections.page(cursor, PAGE_CONNECTIONS, |_, connection| {
             let key = connection.key();
             let Some(destination) = self.services.destinations.get(connection.destination) else {
                 return;

@@ -15,6 +15,7 @@ impl Director {
         while let Some(connection) = self.connections.expire(now, &mut budget) {
             self.ended(connection.destination, connection.state);
         }
+        self.sweep_cut();
         if self.next_sample <= now {
             self.sample_rates();
             // A pause in time (a suspended machine, a gap in a capture) is one sample.
@@ -29,10 +30,26 @@ impl Director {
             self.announcer.next_deadline(),
             self.connections.next_wake(),
             Some(self.next_sample),
+            self.sweep.map(|_| Instant::ZERO),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Goes on taking connections of real servers that were cut out of the table.
+    fn sweep_cut(&mut self) {
+        let Some(cursor) = self.sweep else { return };
+        let mut ended = Vec::new();
+        self.sweep = self.connections.page(cursor, EXPIRY_BUDGET, |id, connection| {
+            let found = self.services.destinations.get(connection.destination);
+            if found.is_some_and(|found| found.cut) {
+                ended.push(id);
+            }
+        });
+        for id in ended {
+            self.end_connection(id);
+        }
     }
 
     fn sample_rates(&mut self) {

@@ -46,12 +46,7 @@ impl Director {
         ip: &Ipv4,
     ) -> Verdict {
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
-            let is_vip = self.services.vip(ip.destination.into()).is_some();
-            return Verdict::drop(if is_vip {
-                DropReason::VipOnBackend
-            } else {
-                DropReason::NotVip
-            });
+            return self.judge_on_backend(now, ingress, source_mac, ip);
         }
         let arrival = |protocol, source_port, destination_port, flags| Arrival {
             ingress,
@@ -81,6 +76,29 @@ impl Director {
             Transport::Sctp { .. } | Transport::Other => {
                 self.judge_other_protocol(ip, DropReason::ProtocolUnsupported)
             }
+        }
+    }
+
+    /// On a segment with nothing but real servers, traffic to a VIP can only be on its way back.
+    fn judge_on_backend(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        source_mac: MacAddr,
+        ip: &Ipv4,
+    ) -> Verdict {
+        if self.services.vip(ip.destination.into()).is_none() {
+            return Verdict::drop(DropReason::NotVip);
+        }
+        let verdict = Verdict::drop(DropReason::VipOnBackend);
+        match self.stations.find(source_mac) {
+            Some(Station::RealServers(list)) => match list.first() {
+                Some(&(_, looping)) => {
+                    self.name_loop(now, ingress, source_mac, ip, looping, verdict)
+                }
+                None => verdict,
+            },
+            _ => verdict,
         }
     }
 
@@ -128,7 +146,7 @@ impl Director {
         let starts_over = arrival.flags.syn()
             && (state.is_reusable()
                 || state == ConnectionState::SynRecv && !self.is_reachable(destination));
-        if connection.deadline() <= now || starts_over {
+        if connection.deadline() <= now || starts_over || self.is_cut(destination) {
             self.end_connection(id);
             return None;
         }
@@ -155,6 +173,12 @@ impl Director {
             let crossed = self.services.shifted(destination, next.is_active());
             self.tell_threshold(destination, crossed);
         }
+    }
+
+    /// Whether a real server was removed in a way that ends its connections.
+    #[inline]
+    fn is_cut(&self, destination: DestinationId) -> bool {
+        self.services.destinations.get(destination).is_none_or(|found| found.cut)
     }
 
     /// Whether new connections to a real server make sense at all.
@@ -184,22 +208,32 @@ impl Director {
         ip: &Ipv4,
         looping: DestinationId,
     ) -> Verdict {
-        let segment = self.segment_label(ingress);
-        let mut verdict = Verdict::drop(DropReason::Loop);
-        if let Some(destination) = self.services.destinations.get_mut(looping) {
-            verdict = verdict.with_real_server(looping, destination.service);
-            let told = destination.loop_told;
-            if told.is_none_or(|told| now.since(told) >= LOOP_TELL_INTERVAL) {
-                destination.loop_told = Some(now);
-                self.events.push(Event::Loop {
-                    real_server: destination.name.clone(),
-                    segment,
-                    mac,
-                    vip: ip.destination.into(),
-                });
-            }
+        let verdict = Verdict::drop(DropReason::Loop);
+        self.name_loop(now, ingress, mac, ip, looping, verdict)
+    }
+
+    /// Puts the real server that sends frames back into a verdict, and now and then into the log.
+    fn name_loop(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        mac: MacAddr,
+        ip: &Ipv4,
+        looping: DestinationId,
+        verdict: Verdict,
+    ) -> Verdict {
+        let Some(destination) = self.services.destinations.get_mut(looping) else { return verdict };
+        let told = destination.loop_told;
+        if told.is_none_or(|told| now.since(told) >= LOOP_TELL_INTERVAL) {
+            destination.loop_told = Some(now);
+            self.events.push(Event::Loop {
+                real_server: destination.name.clone(),
+                segment: self.segments.name(ingress).cloned().unwrap_or_else(|| "?".into()),
+                mac,
+                vip: ip.destination.into(),
+            });
         }
-        verdict
+        verdict.with_real_server(looping, destination.service)
     }
 
     /// Hands a packet to a real server: rewritten, or held until its MAC is known.

@@ -37,11 +37,15 @@ pub enum BindError {
          control_socket to another path", .0.display()
     )]
     NotASocket(PathBuf),
-    #[error(
-        "control socket {}: {source}; run as root, or set [router] control_socket to a path that \
-         can be written", path.display()
-    )]
+    #[error("control socket {}: {source}; {}", path.display(), remedy(source))]
     Io { path: PathBuf, source: io::Error },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "make its directory, or set [router] control_socket to another path",
+        _ => "run as root, or set [router] control_socket to a path that can be written",
+    }
 }
 
 /// A listening control socket; its file goes when it is dropped.

@@ -338,7 +338,7 @@ impl Followed {
 }
 
 fn log_changes(generation: u64, changes: &[String]) {
-    log::info!("generation {generation}: in force, {} changes", changes.len());
+    log::info!("generation {generation}: in force; changes: {}", changes.len());
     for change in changes.iter().take(CHANGES_LOGGED_MAX) {
         log::info!("generation {generation}: {change}");
     }
@@ -390,5 +390,239 @@ fn handle_request<O: Opener>(
             }
             None => Some(Reply::Error("the watch on the configuration has ended".to_owned())),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::time::Instant as Wall;
+
+    use tempfile::TempDir;
+
+    use super::super::fake::Lan;
+    use super::*;
+    use crate::director::BURST_MAX;
+    use crate::wire::samples::{DIRECTOR_MAC, TCP_SYN, patched};
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    const REAL_SERVER_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0x11];
+    const BACK_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x01, 0x02];
+
+    /// Two segments; the front has the MAC of the sample frames.
+    fn text(socket: &Path, back_tap: &str, weight: u32) -> String {
+        format!(
+            r#"
+            [router]
+            control_socket = "{}"
+            [segment.front]
+            role = "vip"
+            tap = "tap-front"
+            mac = "{DIRECTOR_MAC}"
+            [segment.back]
+            role = "backend"
+            tap = "{back_tap}"
+            mac = "02:00:00:00:01:02"
+            [[service]]
+            name = "web"
+            vip = "192.0.2.10"
+            protocol = "tcp"
+            ports = 80
+            scheduler = "wrr"
+            [[service.real_server]]
+            name = "rs1"
+            address = "10.0.0.11"
+            mac = "52:54:00:00:00:11"
+            segment = "back"
+            weight = {weight}
+            "#,
+            socket.display()
+        )
+    }
+
+    struct Fixture {
+        event_loop: EventLoop<Lan>,
+        lan: Lan,
+        directory: TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("vipr.toml");
+            let socket = directory.path().join("vipr.sock");
+            fs::write(&path, text(&socket, "tap-back", 1)).unwrap();
+            let loaded = Loaded::read(&path).unwrap();
+            let lan = Lan::default();
+            let mut event_loop = EventLoop::start(loaded, lan.clone(), 7).unwrap();
+            let control = Control::bind(&socket).unwrap();
+            event_loop.serve_control(control).unwrap();
+            Fixture { event_loop, lan, directory }
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(self.directory.path().join("vipr.toml"), text).unwrap();
+        }
+
+        fn edit(&self, back_tap: &str, weight: u32) {
+            self.write(&text(&self.directory.path().join("vipr.sock"), back_tap, weight));
+        }
+
+        /// Turns until it holds.
+        fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Fixture) -> bool) {
+            let end = Wall::now() + PATIENCE;
+            while !holds(self) {
+                assert!(Wall::now() < end, "{what}");
+                self.event_loop.step(Some(Duration::from_millis(10))).unwrap();
+            }
+        }
+
+        fn status(&mut self) -> StatusReport {
+            match self.event_loop.router.handle_command(clock::now(), Command::Status) {
+                Response::Status(report) => *report,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// Frames that arrived on each segment.
+        fn received(&mut self) -> [u64; 2] {
+            let segments = self.status().segments;
+            [segments[0].received_frames, segments[1].received_frames]
+        }
+
+        fn generation(&self) -> u64 {
+            self.event_loop.router.generation()
+        }
+
+        /// Asks over the control socket, and turns until there is an answer.
+        fn ask(&mut self, request: &str) -> Reply {
+            let mut stream = UnixStream::connect(self.directory.path().join("vipr.sock")).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            writeln!(stream, "{request}").unwrap();
+            let (mut stream, mut line) = (BufReader::new(stream), String::new());
+            // What came of an unfinished line stays in `line`.
+            self.until(request, |_| stream.read_line(&mut line).is_ok_and(|len| len > 0));
+            serde_json::from_str(&line).unwrap()
+        }
+    }
+
+    /// A frame that is dropped for its EtherType.
+    fn junk() -> Vec<u8> {
+        patched(&TCP_SYN, &[(12, &[0x88, 0xcc])])
+    }
+
+    #[test]
+    fn a_frame_comes_out_of_the_other_port_with_only_its_addresses_changed() {
+        let mut fixture = Fixture::new();
+        fixture.lan.arrive("tap-front", [TCP_SYN.to_vec()]);
+        fixture.until("forwarded", |fixture| {
+            fixture.lan.device("tap-back", |device| device.sent.iter().any(|f| f.len() == 54))
+        });
+        let expected = patched(&TCP_SYN, &[(0, &REAL_SERVER_MAC), (6, &BACK_MAC)]);
+        fixture.lan.device("tap-back", |device| assert!(device.sent.contains(&expected)));
+    }
+
+    #[test]
+    fn a_flood_on_one_port_does_not_starve_the_other() {
+        let mut fixture = Fixture::new();
+        let frames = 10 * BURST_MAX;
+        fixture.lan.device("tap-front", |device| device.flood = Some(junk()));
+        fixture.lan.wake("tap-front");
+        fixture.lan.arrive("tap-back", (0..frames).map(|_| junk()));
+        let before = fixture.received();
+        for turn in 1..=10 {
+            fixture.event_loop.step(Some(Duration::ZERO)).unwrap();
+            let [front, back] = fixture.received();
+            let share = turn * BURST_MAX as u64;
+            assert_eq!([front - before[0], back - before[1]], [share, share], "turn {turn}");
+        }
+        // And control is served all the while.
+        assert!(matches!(fixture.ask(r#"{"command":"status"}"#), Reply::Status(_)));
+        assert!(fixture.status().counters.dropped >= 2 * frames as u64);
+    }
+
+    #[test]
+    fn a_drained_port_is_waited_for_and_not_asked_again() {
+        let mut fixture = Fixture::new();
+        fixture.lan.arrive("tap-front", (0..BURST_MAX + 1).map(|_| junk()));
+        fixture.until("both bursts", |fixture| fixture.received()[0] == BURST_MAX as u64 + 1);
+        assert!(!fixture.event_loop.router.has_work());
+        assert_ne!(fixture.event_loop.timeout(clock::now()), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_segment_whose_device_is_gone_leaves_the_others_alone() {
+        let mut fixture = Fixture::new();
+        fixture.lan.device("tap-back", |device| device.is_gone = true);
+        fixture.lan.wake("tap-back");
+        fixture.until("back is down", |fixture| !fixture.status().segments[1].up);
+        fixture.lan.arrive("tap-front", [TCP_SYN.to_vec()]);
+        fixture.until("counted", |fixture| fixture.status().segments[1].send_errors > 0);
+        fixture.lan.device("tap-back", |device| device.is_gone = false);
+        fixture.until("back is up", |fixture| fixture.status().segments[1].up);
+        assert_eq!(fixture.lan.device("tap-front", |device| device.opened), 1);
+        assert_eq!(fixture.lan.device("tap-back", |device| device.opened), 2);
+    }
+
+    #[test]
+    fn an_edit_is_in_force_once_and_touches_only_the_ports_it_names() {
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.generation(), 1);
+        fixture.edit("tap-other", 2);
+        fixture.until("in force", |fixture| fixture.generation() == 2);
+        assert_eq!(fixture.lan.device("tap-front", |device| device.opened), 1);
+        assert_eq!(fixture.lan.device("tap-back", |device| device.open_now), 0);
+        assert_eq!(fixture.lan.device("tap-other", |device| device.open_now), 1);
+        assert_eq!(fixture.status().services[0].real_servers[0].weight, 2);
+        assert!(matches!(
+            fixture.ask(r#"{"command":"reload"}"#),
+            Reply::Reload(ReloadOutcome::Unchanged { generation: 2 })
+        ));
+    }
+
+    #[test]
+    fn a_reload_answers_with_what_came_of_it() {
+        let mut fixture = Fixture::new();
+        fixture.edit("tap-back", 5);
+        match fixture.ask(r#"{"command":"reload"}"#) {
+            Reply::Reload(ReloadOutcome::Applied { generation: 2, changes }) => {
+                assert_eq!(changes.len(), 1);
+                assert!(changes[0].contains("weight"), "{changes:?}");
+            }
+            // The watch may have been quicker.
+            Reply::Reload(ReloadOutcome::Unchanged { generation: 2 }) => {}
+            other => panic!("{other:?}"),
+        }
+        fixture.write("[segment");
+        match fixture.ask(r#"{"command":"reload"}"#) {
+            Reply::Reload(ReloadOutcome::Refused { generation: 2, diagnostics }) => {
+                assert!(diagnostics.contains("vipr.toml"), "{diagnostics}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let Reply::Status(status) = fixture.ask(r#"{"command":"status"}"#) else { panic!() };
+        assert!(status.configuration.error.is_some_and(|error| error.contains("vipr.toml")));
+        assert!(status.configuration.failures >= 1);
+        fixture.edit("tap-back", 5);
+        assert!(matches!(
+            fixture.ask(r#"{"command":"reload"}"#),
+            Reply::Reload(ReloadOutcome::Unchanged { generation: 2 })
+        ));
+    }
+
+    #[test]
+    fn the_control_socket_moves_with_the_configuration() {
+        let mut fixture = Fixture::new();
+        let moved = fixture.directory.path().join("moved.sock");
+        fixture.write(&text(&moved, "tap-back", 1));
+        fixture.until("moved", |_| moved.exists());
+        assert!(!fixture.directory.path().join("vipr.sock").exists());
+        drop(fixture.event_loop);
+        assert!(!moved.exists());
     }
 }

@@ -179,7 +179,134 @@ fn request(line: &[u8]) -> Request {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream;
+    use std::time::Instant as Wall;
+
+    use mio::{Events, Poll};
+
+    use super::super::tokens::Subject;
     use super::*;
+
+    struct Fixture {
+        poll: Poll,
+        metrics: Metrics,
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let mut metrics = Metrics::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let poll = Poll::new().unwrap();
+            metrics.register(poll.registry()).unwrap();
+            Fixture { poll, metrics, now: Instant::ZERO }
+        }
+
+        fn connect(&mut self) -> TcpStream {
+            let address = self.metrics.server.listener_mut().local_addr().unwrap();
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        }
+
+        fn turn(&mut self) {
+            let mut events = Events::with_capacity(64);
+            let patience = (!self.metrics.has_work()).then_some(Duration::from_millis(5));
+            self.poll.poll(&mut events, patience.or(Some(Duration::ZERO))).unwrap();
+            for event in &events {
+                match Subject::from(event.token()) {
+                    Subject::Metrics => self.metrics.wake_listener(),
+                    Subject::MetricsClient(key) => self.metrics.wake_client(key),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let status = || serde_json::from_str(include_str!("../../tests/data/status.json")).ok();
+            self.metrics.work(self.poll.registry(), self.now, status);
+        }
+
+        /// Serves until the server closes the connection; everything it sent.
+        fn answer(&mut self, stream: &mut TcpStream) -> String {
+            let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+            let end = Wall::now() + Duration::from_secs(10);
+            while Wall::now() < end {
+                match stream.read(&mut buffer) {
+                    Ok(0) => return String::from_utf8(answer).unwrap(),
+                    Ok(len) => answer.extend_from_slice(&buffer[..len]),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.turn(),
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                        return String::from_utf8(answer).unwrap();
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            panic!("no end");
+        }
+    }
+
+    #[test]
+    fn a_scrape_gets_a_whole_exposition() {
+        let mut fixture = Fixture::new();
+        let mut stream = fixture.connect();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
+        fixture.turn();
+        stream.write_all(b"Host: router\r\n\r\n").unwrap();
+        let answer = fixture.answer(&mut stream);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+        for sample in [
+            "vipr_frames_dropped_total{reason=\"loop\"} 5\n",
+            "vipr_real_server_connections_active{service=\"web\",real_server=\"rs1\",\
+             address=\"10.0.0.11\",segment=\"back\"} 12\n",
+            "vipr_segment_up{segment=\"back\"} 0\n",
+            "vipr_configuration_stale 0\n",
+        ] {
+            assert!(body.contains(sample), "{sample} is not in\n{body}");
+        }
+        // Every sample belongs to a family that was announced, and none comes twice.
+        let mut seen = std::collections::HashSet::new();
+        for line in body.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            assert!(body.contains(&format!("# TYPE {name} ")), "{name}");
+            assert!(value.parse::<u64>().is_ok() && seen.insert(series), "{line}");
+        }
+    }
+
+    #[test]
+    fn who_asks_too_much_is_refused() {
+        let mut fixture = Fixture::new();
+        let mut endless = fixture.connect();
+        endless.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+        endless.write_all(&[b'x'; REQUEST_LEN_MAX]).unwrap();
+        let answer = fixture.answer(&mut endless);
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+
+        let idle: Vec<TcpStream> = (0..CLIENTS_MAX).map(|_| fixture.connect()).collect();
+        let mut refused = fixture.connect();
+        let answer = fixture.answer(&mut refused);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+
+        // The idle ones go, and there is room again.
+        fixture.now += IDLE_MAX;
+        fixture.metrics.handle_timeout(fixture.poll.registry(), fixture.now);
+        let mut stream = fixture.connect();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        assert!(fixture.answer(&mut stream).starts_with("HTTP/1.1 200 "));
+        drop(idle);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_one_line_with_a_remedy() {
+        let mut fixture = Fixture::new();
+        let taken = fixture.metrics.server.listener_mut().local_addr().unwrap();
+        let error = Metrics::bind(taken).err().unwrap().to_string();
+        assert!(
+            error.contains(&taken.to_string()) && error.contains("[router] metrics"),
+            "{error}"
+        );
+        assert!(!error.contains('\n'));
+    }
 
     #[test]
     fn only_a_get_of_metrics_is_answered_with_them() {

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod control;
 pub mod event_log;
 pub mod event_loop;
+#[cfg(test)]
+mod fake;
 pub mod file;
 pub mod logger;
 pub mod metrics;

@@ -43,7 +43,7 @@ pub type Opened = (SegmentId, Result<u16, OpenError>);
 /// How a port is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStatus {
-    /// Whether it is open and took the last frame.
+    /// Whether it is open, and what last passed it did not fail.
     pub up: bool,
     /// Frames it did not take.
     pub send_errors: u64,
@@ -161,7 +161,10 @@ impl<O: Opener> Ports<O> {
         batch.clear();
         let Some(slot) = self.slot_mut(id) else { return };
         let Link::Open { port, .. } = &mut slot.link else { return };
-        match port.receive(batch) {
+        let result = port.receive(batch);
+        // A device that gives frames is up, whatever became of the last one sent.
+        slot.last_send_failed &= batch.is_empty();
+        match result {
             Ok(Readiness::Drained) => {}
             Ok(Readiness::More) => self.wake(id.index()),
             Err(error) => self.fail(registry, now, id, &error),
@@ -322,5 +325,143 @@ impl Opener for Taps {
         let config =
             TapConfig { tap: &segment.tap, bridge: segment.bridge.as_deref(), mtu: segment.mtu };
         Ok(TapPort::open(&config)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::super::fake::Lan;
+    use super::*;
+    use crate::config;
+    use crate::director::{Director, Limits};
+
+    /// The ports of the segments of a configuration, and the ids a director gives to them.
+    struct Fixture {
+        poll: Poll,
+        lan: Lan,
+        ports: Ports<Lan>,
+        director: Director,
+    }
+
+    /// Segments by name and TAP.
+    fn snapshot(segments: &[(&str, &str)]) -> Arc<config::Snapshot> {
+        let mut text = String::new();
+        for (name, tap) in segments {
+            text += &format!("[segment.{name}]\nrole = \"both\"\ntap = \"{tap}\"\n");
+        }
+        text += "[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
+                 scheduler = \"rr\"\n";
+        Arc::new(config::parse(&text, "vipr.toml").unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let lan = Lan::default();
+            let snapshot = snapshot(&[("a", "tap-a"), ("b", "tap-b")]);
+            let director = Director::new(Instant::ZERO, snapshot, Limits::default(), 0);
+            let ports = Ports::new(lan.clone());
+            Fixture { poll: Poll::new().unwrap(), lan, ports, director }
+        }
+
+        /// Which segments were opened, and whether they did.
+        fn reconcile(&mut self, segments: &[(&str, &str)]) -> Vec<(String, bool)> {
+            let snapshot = snapshot(segments);
+            self.director.apply(Instant::ZERO, Arc::clone(&snapshot));
+            let ids = self.director.segments();
+            let find = |name: &str| snapshot.segments.iter().find(|s| *s.name == *name).unwrap();
+            let wanted: Vec<_> = ids.iter().map(|(id, name)| (*id, find(name))).collect();
+            let opened = self.ports.reconcile(self.poll.registry(), Instant::ZERO, &wanted);
+            let name = |id| self.director.segment_name(id).unwrap().to_string();
+            opened.into_iter().map(|(id, result)| (name(id), result.is_ok())).collect()
+        }
+
+        fn opened(&self, tap: &str) -> (u32, u32) {
+            self.lan.device(tap, |device| (device.opened, device.open_now))
+        }
+
+        fn up(&self, name: &str) -> bool {
+            self.ports.status(name).is_some_and(|status| status.up)
+        }
+
+        fn id(&self, name: &str) -> SegmentId {
+            let segments = self.director.segments();
+            segments.iter().find(|(_, other)| **other == *name).unwrap().0
+        }
+    }
+
+    #[test]
+    fn only_ports_whose_device_changes_are_touched() {
+        let mut fixture = Fixture::new();
+        let opened = |names: &[&str]| -> Vec<(String, bool)> {
+            names.iter().map(|name| (name.to_string(), true)).collect()
+        };
+        assert_eq!(fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]), opened(&["a", "b"]));
+        assert_eq!(fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]), opened(&[]));
+        // Another device under the old name.
+        assert_eq!(fixture.reconcile(&[("a", "tap-a"), ("b", "tap-c")]), opened(&["b"]));
+        assert_eq!((fixture.opened("tap-b"), fixture.opened("tap-c")), ((1, 0), (1, 1)));
+        // The old device under another name: closed before it is opened.
+        assert_eq!(fixture.reconcile(&[("a", "tap-a"), ("c", "tap-c")]), opened(&["c"]));
+        assert_eq!(fixture.opened("tap-c"), (2, 1));
+        assert_eq!(fixture.reconcile(&[("c", "tap-c")]), opened(&[]));
+        assert_eq!((fixture.opened("tap-a"), fixture.opened("tap-c")), ((1, 0), (2, 1)));
+        assert_eq!(fixture.ports.status("a"), None);
+    }
+
+    #[test]
+    fn a_port_whose_device_is_gone_is_opened_again_ever_more_rarely() {
+        let mut fixture = Fixture::new();
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        let (id, mut now, mut batch) = (fixture.id("a"), Instant::ZERO, Batch::new(4));
+        assert!(fixture.up("a") && fixture.up("b"));
+        fixture.lan.device("tap-a", |device| {
+            device.is_gone = true;
+            device.refuses_to_open = true;
+            device.arriving.push_back(vec![0; 60]);
+        });
+        fixture.ports.receive(fixture.poll.registry(), now, id, &mut batch);
+        assert_eq!(batch.len(), 1, "what came before the end counts");
+        assert!(!fixture.up("a") && fixture.up("b"));
+        assert_eq!(fixture.opened("tap-a"), (1, 0));
+
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            let due = now + Duration::from_secs(pause);
+            assert_eq!(fixture.ports.poll_timeout(), Some(due));
+            let registry = fixture.poll.registry();
+            let early = due - Duration::from_nanos(1);
+            assert!(fixture.ports.handle_timeout(registry, early).is_empty());
+            let opened = fixture.ports.handle_timeout(registry, due);
+            assert!(matches!(opened.as_slice(), [(_, Err(_))]));
+            now = due;
+        }
+        fixture.lan.device("tap-a", |device| {
+            device.is_gone = false;
+            device.refuses_to_open = false;
+        });
+        now += REOPEN_AFTER_MAX;
+        let opened = fixture.ports.handle_timeout(fixture.poll.registry(), now);
+        assert!(matches!(opened.as_slice(), [(_, Ok(1500))]));
+        assert!(fixture.up("a"));
+        assert_eq!(fixture.ports.poll_timeout(), None);
+    }
+
+    #[test]
+    fn frames_that_a_port_does_not_take_are_counted() {
+        let mut fixture = Fixture::new();
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        let id = fixture.id("a");
+        let send = |fixture: &mut Fixture| {
+            fixture.ports.send(Instant::ZERO, id, &[0; 60], Offload::default());
+            fixture.ports.status("a").unwrap()
+        };
+        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 0 });
+        fixture.lan.device("tap-a", |device| device.is_down = true);
+        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 1 });
+        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 2 });
+        fixture.lan.device("tap-a", |device| device.is_down = false);
+        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 2 });
+        assert_eq!(fixture.lan.device("tap-a", |device| device.sent.len()), 2);
     }
 }

@@ -403,6 +403,9 @@ mod tests {
         }
     }
 
+    /// Makes this the text of `conf/vipr.toml`, below the root.
+    type Edit = fn(&Path, &str);
+
     fn write(root: &Path, text: &str) {
         fs::write(root.join("conf/vipr.toml"), text).unwrap();
     }
@@ -452,7 +455,7 @@ mod tests {
 
     #[test]
     fn one_edit_is_one_reload_however_it_is_made() {
-        let ways: [(&str, fn(&Path, &str)); 8] = [
+        let ways: [(&str, Edit); 8] = [
             ("written in place", write),
             ("renamed over", rename_over),
             ("renamed over from another directory", rename_over_from_elsewhere),

@@ -79,6 +79,11 @@ fn vip_traffic_on_a_backend_segment_is_a_loop_and_other_traffic_is_not_ours() {
     let to_back = |destination| Tcp { destination_mac: BACK_MAC, destination, ..tcp(1, "S") };
     assert_eq!(world.tell("back", &to_back(VIP).bytes()), "dropped vip_on_backend");
     assert_eq!(world.tell("back", &to_back(BACK_DIP).bytes()), "dropped not_vip");
+    let from_rs2 = Tcp { source_mac: RS2_MAC, ..to_back(VIP) };
+    assert_eq!(world.tell("back", &from_rs2.bytes()), "dropped vip_on_backend rs2");
+    let told = world.take_events();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("rs2") && told[0].contains("on segment back"), "{told:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vipr::director::report::RealServerState;
+use vipr::director::{Command, Response};
 
 use crate::harness::frames::{arp_request, tcp, udp};
 use crate::harness::*;
@@ -127,4 +128,77 @@ fn segments_come_and_go_by_name() {
         verdict.action,
         vipr::director::Action::Drop(vipr::director::DropReason::SegmentGone)
     );
+}
+
+fn weight(world: &mut World, service: &str, real_server: &str, weight: Option<u32>) -> Response {
+    let (service, real_server) = (service.to_owned(), real_server.to_owned());
+    world.director.handle_command(world.now, Command::Weight { service, real_server, weight })
+}
+
+#[test]
+fn a_weight_set_by_hand_stays_until_the_configuration_gives_another() {
+    let mut world = World::new(&web());
+    for (service, real_server) in [("web", "rs1"), ("192.0.2.10:80/tcp", "10.0.0.11")] {
+        let done = weight(&mut world, service, real_server, Some(0));
+        assert!(matches!(done, Response::Done(_)), "{done:?}");
+    }
+    let of_rs1 = |world: &mut World| {
+        let rs1 = world.status().services[0].real_servers[0].clone();
+        (rs1.weight, rs1.configured_weight, rs1.state)
+    };
+    assert_eq!(of_rs1(&mut world), (0, 4, RealServerState::Quiesced));
+    for port in 1..10 {
+        assert_ne!(world.tell("front", &tcp(port, "S").bytes()), "forwarded rs1");
+    }
+    apply(&mut world, &web().replace("weight = 3", "weight = 9"));
+    assert_eq!(of_rs1(&mut world), (0, 4, RealServerState::Quiesced), "rs1 was not touched");
+    apply(&mut world, &web().replace("weight = 4", "weight = 5"));
+    assert_eq!(of_rs1(&mut world), (5, 5, RealServerState::Up));
+
+    weight(&mut world, "web", "rs1", Some(7));
+    assert_eq!(of_rs1(&mut world), (7, 5, RealServerState::Up));
+    weight(&mut world, "web", "rs1", None);
+    assert_eq!(of_rs1(&mut world), (5, 5, RealServerState::Up));
+}
+
+#[test]
+fn an_order_about_something_unknown_says_what_there_is() {
+    let mut world = World::new(&web());
+    let refused = |response| match response {
+        Response::Refused(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let why = refused(weight(&mut world, "wbe", "rs1", Some(0)));
+    assert_eq!(why, "no service wbe: there is web");
+    let why = refused(weight(&mut world, "web", "rs9", Some(0)));
+    assert_eq!(why, "service web: no real server rs9: there is rs1, rs2, rs3");
+}
+
+#[test]
+fn on_removal_reset_ends_connections_at_once() {
+    let reset = web().replace("scheduler = \"wrr\"", "scheduler = \"wrr\"\non_removal = \"reset\"");
+    let without =
+        reset.replace(&real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]"), "");
+    let mut world = World::new(&reset);
+    for port in [1, 2] {
+        assert_eq!(world.tell("front", &tcp(port, "S").bytes()), "forwarded rs1");
+        world.tell("front", &tcp(port, "A").bytes());
+    }
+    assert_eq!(world.tell("front", &tcp(3, "S").bytes()), "forwarded rs2");
+    world.director.apply(world.now, snapshot(&without));
+    // Before the table has been swept: the state does not show.
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs2", "scheduled afresh");
+    assert_eq!(world.tell("front", &tcp(2, "A").bytes()), "replied", "a reset");
+    world.advance(Duration::ZERO);
+    let servers = world.status().services[0].real_servers.clone();
+    assert_eq!(servers.len(), 2, "nothing is left of rs1");
+    assert_eq!(world.connections().len(), 2);
+    assert_eq!(world.tell("front", &tcp(3, "A").bytes()), "forwarded rs2", "others stay");
+
+    // Without traffic the sweep alone ends them.
+    let mut world = World::new(&reset);
+    world.tell("front", &tcp(1, "S").bytes());
+    apply(&mut world, &without);
+    assert_eq!(world.connections(), []);
+    assert_eq!(world.status().services[0].real_servers.len(), 2);
 }

@@ -123,3 +123,19 @@ fn persistent_clients_return_to_their_real_server() {
     let rs1 = world.status().services[0].real_servers[0].clone();
     assert_eq!((rs1.active, rs1.inactive), (3, 0), "templates are no connections");
 }
+
+#[test]
+fn a_template_lives_as_long_as_connections_it_placed() {
+    let toml = web().replace(
+        "scheduler = \"wrr\"",
+        "scheduler = \"rr\"\npersistence = { timeout = \"1m\", netmask = 32 }",
+    );
+    let mut world = World::new(&toml);
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+    world.tell("front", &tcp(1, "A").bytes());
+    world.advance(std::time::Duration::from_secs(300));
+    assert_eq!(world.tell("front", &tcp(2, "S").bytes()), "forwarded rs1", "1 is established");
+    world.advance(std::time::Duration::from_secs(2000));
+    assert_eq!(world.connections(), []);
+    assert_eq!(world.tell("front", &tcp(3, "S").bytes()), "forwarded rs2", "forgotten");
+}

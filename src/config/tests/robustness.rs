@@ -185,6 +185,11 @@ proptest! {
 }
 
 #[test]
-fn the_rich_configuration_is_in_order() {
+fn a_configuration_that_lacks_any_part_does_not_panic() {
     assert_eq!(accepted(RICH).services.len(), 2);
+    for (at, char) in RICH.char_indices() {
+        survives(&RICH[..at]).unwrap();
+        survives(&RICH[at..]).unwrap();
+        survives(&[&RICH[..at], &RICH[at + char.len_utf8()..]].concat()).unwrap();
+    }
 }

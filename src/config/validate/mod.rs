@@ -39,6 +39,8 @@ fn router(section: &RouterSection) -> Read<Router> {
         metrics: section.metrics?,
         connections_max: section.connections_max?,
         unmatched: section.unmatched?,
+        state: section.state.clone()?,
+        state_max_age: section.state_max_age?,
     })
 }
 

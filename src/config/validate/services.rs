@@ -72,6 +72,7 @@ fn build(
         scheduler: section.scheduler?,
         persistence: persistence?,
         one_packet: one_packet?,
+        on_removal: section.on_removal?,
         real_servers: real_servers.into_iter().collect::<Read<Vec<_>>>()?,
     })
 }

@@ -20,6 +20,8 @@ use self::index::Index;
 use self::links::{CLASS, List, NIL, Node};
 pub use self::state::{ConnectionState, TcpEvent};
 use self::wheel::{Wheel, WheelSlot};
+use core::time::Duration;
+
 use super::DestinationId;
 use super::flow::FlowKey;
 use super::instant::Instant;
@@ -75,6 +77,9 @@ impl Connection {
         self.deadline
     }
 }
+
+/// How much longer a template lives that is not needed by time but by connections.
+pub const TEMPLATE_REPRIEVE: Duration = Duration::from_secs(60);
 
 /// The table has no room and nothing in it may be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +224,8 @@ impl ConnectionTable {
         Some(ConnectionId { slot, generation: self.nodes[slot as usize].generation })
     }
 
-    /// Removes and returns one connection whose deadline has passed.
+    /// Removes and returns one connection whose deadline has passed. A template that has placed
+    /// connections which still live stays for another [`TEMPLATE_REPRIEVE`], as in IPVS.
     ///
     /// Looks at no more than `budget` connections, which it counts down; `None` when there is
     /// none to return or the budget is used up ([`Self::next_wake`] then says "at once").
@@ -229,7 +235,10 @@ impl ConnectionTable {
             *budget -= 1;
             let connection = &mut self.entries[slot as usize];
             if connection.deadline <= now {
-                return Some(self.remove_slot(slot));
+                if self.nodes[slot as usize].controlled == 0 {
+                    return Some(self.remove_slot(slot));
+                }
+                connection.deadline = now + TEMPLATE_REPRIEVE;
             }
             self.wheel.unlink(&mut self.nodes, slot, connection.wheel_slot);
             connection.wheel_slot = self.wheel.link(&mut self.nodes, slot, connection.deadline);
@@ -244,12 +253,17 @@ impl ConnectionTable {
 
     /// The connections in up to `limit` slots (at least one) from slot `cursor` on, and where
     /// to go on, if there is more. A page may be empty and not be the last.
-    pub fn page(&self, cursor: u32, limit: u32, mut visit: impl FnMut(&Connection)) -> Option<u32> {
+    pub fn page(
+        &self,
+        cursor: u32,
+        limit: u32,
+        mut visit: impl FnMut(ConnectionId, &Connection),
+    ) -> Option<u32> {
         let used = self.nodes.len() as u32;
         let end = cursor.saturating_add(limit.max(1)).min(used);
         for slot in cursor..end {
             if let Some(connection) = self.entries.get(slot as usize) {
-                visit(connection);
+                visit(ConnectionId { slot, generation: connection.generation }, connection);
             }
         }
         (end < used).then_some(end)

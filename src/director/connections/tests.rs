@@ -91,7 +91,7 @@ fn a_table_without_room_refuses_everything() {
     let refused = table.insert(key(1), DestinationId::NOWHERE, ConnectionState::Udp, at(1));
     assert_eq!(refused, Err(TableFull));
     assert_eq!(
-        (table.find(&key(1)), table.next_wake(), table.page(0, 9, |_| ())),
+        (table.find(&key(1)), table.next_wake(), table.page(0, 9, |_, _| ())),
         (None, None, None)
     );
 }
@@ -167,7 +167,7 @@ fn pages_show_every_connection_once() {
     for limit in [0, 1, 7, 50, u32::MAX] {
         let (mut shown, mut pages) = (Vec::new(), 1);
         let mut cursor = 0;
-        while let Some(next) = table.page(cursor, limit, |shows| shown.push(*shows.key())) {
+        while let Some(next) = table.page(cursor, limit, |_, shows| shown.push(*shows.key())) {
             assert!(next > cursor && next - cursor <= limit.max(1));
             cursor = next;
             pages += 1;
@@ -177,7 +177,7 @@ fn pages_show_every_connection_once() {
             (0..50).filter(|n| n % 2 == 0 && !(20..34).contains(n)).map(key).collect();
         assert_eq!(shown, expected, "limit {limit}");
     }
-    assert_eq!(table.page(u32::MAX, u32::MAX, |_| unreachable!()), None);
+    assert_eq!(table.page(u32::MAX, u32::MAX, |_, _| unreachable!()), None);
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! What must hold for every frame, whatever the LAN does.
+
+use std::collections::BTreeMap;
+
+use vipr::wire::MacAddr;
+
+use crate::harness::{BACK_DIP, BACK_MAC, FRONT_DIP, FRONT_MAC, VIP};
+use crate::lan::Plug;
+use crate::stations::{Heard, Station, read};
+
+/// A client's address and port.
+type Flow = ([u8; 4], u16);
+
+#[derive(Default)]
+pub struct Oracles {
+    /// Which real server each flow has, and whether it got past its SYN.
+    flows: BTreeMap<Flow, (u8, bool)>,
+    /// What is held, but for its MAC addresses.
+    held: Vec<Vec<u8>>,
+}
+
+impl Oracles {
+    /// Of a forwarded frame only the two MAC addresses change.
+    pub fn forwarded(&self, seed: u64, before: &[u8], after: &[u8]) {
+        assert_eq!(before[12..], after[12..], "seed {seed}");
+        let source = MacAddr(after[6..12].try_into().unwrap());
+        assert!([FRONT_MAC, BACK_MAC].contains(&source), "seed {seed}: the director's own");
+        assert!(matches!(read(after), Heard::Tcp(tcp) if tcp.destination == VIP), "seed {seed}");
+    }
+
+    pub fn held(&mut self, bytes: &[u8]) {
+        self.held.push(bytes[12..].to_vec());
+    }
+
+    /// What the director sends by itself: ARP for what is its own, answers to those who asked,
+    /// and what it held.
+    pub fn sent(&mut self, seed: u64, segment: &str, bytes: &[u8], cause: Option<&[u8]>) {
+        match read(bytes) {
+            Heard::Arp { request, sender_mac, sender, target } => {
+                let dip = if segment == "front" { FRONT_DIP } else { BACK_DIP };
+                assert!([FRONT_MAC, BACK_MAC].contains(&sender_mac), "seed {seed}");
+                if request {
+                    let announces = sender == VIP && target == VIP && segment != "back";
+                    let asks = sender == dip && target[..3] == [10, 0, 0] && segment != "front";
+                    assert!(announces || asks, "seed {seed}: {bytes:02x?}");
+                } else {
+                    let own = sender == dip || sender == VIP && segment != "back";
+                    assert!(own, "seed {seed}: only VIPs and DIPs are answered for");
+                    let asker = &cause.expect("nobody asked")[6..12];
+                    assert_eq!(&bytes[..6], asker, "seed {seed}: by unicast, to who asked");
+                }
+            }
+            Heard::Tcp(tcp) if tcp.flags == "R" && tcp.source == VIP => {
+                let cause = cause.expect("nothing to answer");
+                assert_eq!(bytes[..6], cause[6..12], "seed {seed}");
+            }
+            _ => {
+                let at = self.held.iter().position(|held| *held == bytes[12..]);
+                let at = at.unwrap_or_else(|| panic!("seed {seed}: sent {bytes:02x?}"));
+                self.held.swap_remove(at);
+            }
+        }
+    }
+
+    /// A frame reached a station. A flow stays on its real server; only a SYN that never got
+    /// further may go to another one.
+    pub fn arrived(&mut self, seed: u64, station: &Station, _plug: Plug, bytes: &[u8]) {
+        let Station::RealServer(server) = station else { return };
+        let Heard::Tcp(tcp) = read(bytes) else { return };
+        if tcp.destination != VIP || tcp.destination_mac != server.back_mac {
+            return;
+        }
+        let opened = tcp.flags != "S";
+        let flow =
+            self.flows.entry((tcp.source, tcp.source_port)).or_insert((server.number, opened));
+        if flow.0 != server.number {
+            assert!(
+                !opened && !flow.1,
+                "seed {seed}: {:?}:{} moved from rs{} to rs{}",
+                tcp.source,
+                tcp.source_port,
+                flow.0,
+                server.number
+            );
+            flow.0 = server.number;
+        }
+        flow.1 |= opened;
+    }
+
+    /// How many flows each real server has.
+    pub fn flows_by_server(&self) -> BTreeMap<u8, usize> {
+        let mut shares = BTreeMap::new();
+        for (server, _) in self.flows.values() {
+            *shares.entry(*server).or_default() += 1;
+        }
+        shares
+    }
+}
