@@ -174,6 +174,7 @@ lab_config() {
 # server's MAC (that second part not with a second argument of `any`).
 lab_vipr_start() {
     local config=$1 state=${2:-resolved}
+    [[ -x $VIPR ]] || lab_fail "no program $VIPR: make build, or set VIPR to another"
     lab_exec director "$VIPR" run -c "$config" >"$LAB_DIR/vipr.log" 2>&1 &
     VIPR_PID=$!
     if ! lab_wait 10 "vipr to start" lab_vipr_is_up; then
@@ -255,15 +256,26 @@ lab_capture() {
         lab_fail "$(cat "$LAB_DIR/$name.tcpdump")"
 }
 
-# Waits until the captures have written what there was: no file grows any more.
+# Waits until every frame that has passed so far is in the captures' files.
 lab_capture_settle() {
-    local before="" now
-    now=$(stat -c %s "$LAB_DIR"/*.pcap)
-    while [[ $now != "$before" ]]; do
-        sleep 0.1
-        before=$now
-        now=$(stat -c %s "$LAB_DIR"/*.pcap)
+    local capture
+    for capture in "${CAPTURES[@]}"; do
+        lab_wait 10 "tcpdump to write what it has" lab_capture_is_written "${capture%:*}" "${capture#*:}" ||
+            lab_fail "$(cat "$LAB_DIR/${capture%:*}.tcpdump")"
     done
+}
+
+# On SIGUSR1 tcpdump counts: "12 packets captured, 13 packets received by filter, 0 …".
+lab_capture_is_written() {
+    local said=$LAB_DIR/$1.tcpdump before captured received
+    before=$(grep -c ' captured, ' "$said" || true)
+    kill -USR1 "$2"
+    until (($(grep -c ' captured, ' "$said" || true) > before)); do
+        kill -0 "$2" || return 1
+        sleep 0.01
+    done
+    read -r captured _ _ received _ < <(grep ' captured, ' "$said" | tail -n 1 | sed 's/^tcpdump: //')
+    ((captured == received))
 }
 
 # Ends all captures. A capture that lost frames proves nothing.
