@@ -37,7 +37,7 @@ impl Director {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
         if let Some(looping) =
-            self.real_server_at(arrival.source_mac, Some(arrival.ip.source.into()))
+            self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
         {
             return self.drop_loop(now, arrival.ingress, arrival.source_mac, arrival.ip, looping);
         }

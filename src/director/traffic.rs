@@ -96,7 +96,7 @@ impl Director {
             return Verdict::drop(DropReason::NotVip);
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
-        match self.real_server_at(source_mac, None) {
+        match self.real_server_at(now, source_mac, None) {
             Some(looping) => self.name_loop(now, ingress, source_mac, ip, looping, verdict),
             None => verdict,
         }
@@ -115,7 +115,7 @@ impl Director {
             && let Some((destination, state)) = self.live_connection(now, id, arrival)
         {
             if let Some(looping) =
-                self.real_server_at(arrival.source_mac, Some(arrival.ip.source.into()))
+                self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
             {
                 return self.drop_loop(
                     now,
@@ -278,7 +278,7 @@ impl Director {
         let Some(destination) = self.fragments.find(now, ip) else {
             return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
         };
-        match self.real_server_at(source_mac, Some(ip.source.into())) {
+        match self.real_server_at(now, source_mac, Some(ip.source.into())) {
             Some(looping) => self.drop_loop(now, ingress, source_mac, ip, looping),
             None => self.forward(now, ingress, frame, ip, destination),
         }
@@ -306,7 +306,7 @@ impl Director {
         if !self.is_possible_client(ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) = self.real_server_at(source_mac, Some(ip.source.into())) {
+        if let Some(looping) = self.real_server_at(now, source_mac, Some(ip.source.into())) {
             return self.drop_loop(now, ingress, source_mac, ip, looping);
         }
         match kind {

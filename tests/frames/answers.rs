@@ -158,7 +158,7 @@ fn an_echo_request_is_answered_while_any_real_server_can_take_a_connection() {
         real_server("rs2", 12, 1, "")
     );
     let mut world = World::new(&two);
-    let mut answered = |world: &mut World| world.tell("front", &ping(VIP, b"?")) == "replied";
+    let answered = |world: &mut World| world.tell("front", &ping(VIP, b"?")) == "replied";
     let set = |world: &mut World, name: &str, weight| {
         let (service, real_server) = ("192.0.2.10:80/tcp".to_owned(), name.to_owned());
         let order = Command::Weight { service, real_server, weight };
