@@ -287,14 +287,21 @@ impl Director {
         let cut = service.config.on_removal == OnRemoval::Reset;
         self.services.rebuild_candidates(id);
         for id in gone {
+            let mut neighbor = None;
             if let Some(destination) = self.services.destinations.get_mut(id) {
+                neighbor = destination.position.map(|_| destination.neighbor);
+                // One that was draining already goes on as it was promised.
+                destination.cut |= cut && destination.position.is_some();
                 destination.position = None;
-                destination.cut |= cut;
                 if destination.cut && destination.connections() > 0 {
                     self.sweep = Some(0);
                 }
             }
             self.remove_if_drained(now, id);
+            // If it drains, it has no say any more.
+            if let Some(neighbor) = neighbor {
+                self.refresh_neighbor(now, neighbor);
+            }
         }
     }
 }
