@@ -175,6 +175,11 @@ impl Director {
             self.drain(now, id, before, Vec::new());
             return came;
         }
+        // One whose connections were ended is not taken back with them: it starts anew.
+        let is_cut = |&id: &DestinationId| {
+            self.services.destinations.get(id).is_some_and(|destination| destination.cut)
+        };
+        let (cut, draining): (Vec<_>, Vec<_>) = draining.into_iter().partition(is_cut);
         let mut known: BTreeMap<RealServerKey, DestinationId> = before
             .into_iter()
             .chain(draining)
@@ -191,7 +196,7 @@ impl Director {
             self.update_destination(destination, real_server, touched);
             destinations.push(destination);
         }
-        let gone: Vec<DestinationId> = known.into_values().collect();
+        let gone: Vec<DestinationId> = known.into_values().chain(cut).collect();
         self.drain(now, id, destinations, gone);
         came
     }
@@ -341,7 +346,6 @@ impl Destination {
             self.weight_override = None;
         }
         self.configured_weight = config.weight;
-        self.cut = false;
         self.upper_threshold = config.upper_threshold;
         self.lower_threshold = config.lower_threshold;
         self.check_thresholds();
