@@ -33,9 +33,11 @@ fn main() {
         ("one real server more", configuration(0, 1, REAL_SERVERS)),
         ("one real server less in each service", configuration(0, 0, REAL_SERVERS - 1)),
     ];
-    let before = parse(&base);
+    let before = Arc::new(read(&base));
     for (name, text) in edits {
-        let after = parse(&text);
+        let mut after = read(&text);
+        after.share(&before);
+        let after = Arc::new(after);
         let mut director = Director::new(Instant::ZERO, before.clone(), Limits::default(), 1);
         let (mut there, mut back) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
@@ -53,8 +55,8 @@ fn apply(director: &mut Director, snapshot: &Arc<Snapshot>) -> Duration {
     start.elapsed()
 }
 
-fn parse(text: &str) -> Arc<Snapshot> {
-    Arc::new(config::parse(text, "bench.toml").unwrap_or_else(|wrong| panic!("{wrong}")))
+fn read(text: &str) -> Snapshot {
+    config::parse(text, "bench.toml").unwrap_or_else(|wrong| panic!("{wrong}"))
 }
 
 fn show(name: &str, times: &mut [Duration]) {

@@ -89,8 +89,8 @@ pub(super) enum Heard {
     Stranger,
     /// Nothing new, or nothing that counts (its MAC is configured).
     Known,
-    /// Its MAC was found: it is up. It may have had another before it was down.
-    Up { neighbor: NeighborId, before: Option<MacAddr> },
+    /// Its MAC was found: it is up.
+    Up { neighbor: NeighborId },
     /// It is reachable at another MAC than before.
     Moved { neighbor: NeighborId, from: MacAddr },
 }
@@ -107,16 +107,9 @@ impl Neighbors {
         Neighbors { arena: Arena::default(), by_address: key.map(), timers: BTreeSet::new() }
     }
 
-    /// The neighbor with this address, entered if need be, with its MAC as now configured.
-    pub fn ensure(
-        &mut self,
-        now: Instant,
-        segment: SegmentId,
-        address: IpAddr,
-        configured: Option<MacAddr>,
-        name: &Arc<str>,
-    ) -> NeighborId {
-        let id = *self.by_address.entry((segment, address)).or_insert_with(|| {
+    /// The neighbor with this address, entered if need be; [`Self::configure`] brings it to life.
+    pub fn enter(&mut self, segment: SegmentId, address: IpAddr, name: &Arc<str>) -> NeighborId {
+        *self.by_address.entry((segment, address)).or_insert_with(|| {
             self.arena.insert(Neighbor {
                 segment,
                 address,
@@ -126,9 +119,19 @@ impl Neighbors {
                 state: State::Unresolvable,
                 timer: None,
             })
-        });
-        let Some(neighbor) = self.arena.get_mut(id) else { return id };
-        neighbor.name = name.clone();
+        })
+    }
+
+    /// Sets a neighbor's name, and its MAC if it is configured.
+    pub fn configure(
+        &mut self,
+        now: Instant,
+        id: NeighborId,
+        configured: Option<MacAddr>,
+        name: Arc<str>,
+    ) {
+        let Some(neighbor) = self.arena.get_mut(id) else { return };
+        neighbor.name = name;
         match configured {
             Some(mac) => {
                 neighbor.mac = Some(mac);
@@ -136,27 +139,19 @@ impl Neighbors {
                 self.arm(id, None);
             }
             None if matches!(neighbor.state, State::Static | State::Unresolvable)
-                && address.is_ipv4() =>
+                && neighbor.address.is_ipv4() =>
             {
                 // Looked for at once; until the answer, frames are held.
                 neighbor.mac = None;
                 neighbor.state = State::Probing { sent: 0 };
                 self.arm(id, Some(now));
             }
-            None if address.is_ipv6() => {
+            None if neighbor.address.is_ipv6() => {
                 neighbor.mac = None;
                 neighbor.state = State::Unresolvable;
                 self.arm(id, None);
             }
             None => {}
-        }
-        id
-    }
-
-    /// Forgets who uses which neighbor, before all users are entered again.
-    pub fn clear_users(&mut self) {
-        for (_, neighbor) in self.arena.iter_mut() {
-            neighbor.users.clear();
         }
     }
 
@@ -166,29 +161,22 @@ impl Neighbors {
         }
     }
 
-    /// Removes neighbors that nobody uses; returns them.
-    pub fn remove_unused(&mut self) -> Vec<NeighborId> {
-        let unused: Vec<NeighborId> = self
-            .arena
-            .iter()
-            .filter(|(_, neighbor)| neighbor.users.is_empty())
-            .map(|(id, _)| id)
-            .collect();
-        for &id in &unused {
-            self.arm(id, None);
-            if let Some(neighbor) = self.arena.remove(id) {
-                self.by_address.remove(&(neighbor.segment, neighbor.address));
-            }
+    pub fn remove_user(&mut self, id: NeighborId, user: DestinationId) {
+        if let Some(neighbor) = self.arena.get_mut(id) {
+            neighbor.users.retain(|&known| known != user);
         }
-        unused
+    }
+
+    /// Forgets a neighbor.
+    pub fn remove(&mut self, id: NeighborId) {
+        self.arm(id, None);
+        if let Some(neighbor) = self.arena.remove(id) {
+            self.by_address.remove(&(neighbor.segment, neighbor.address));
+        }
     }
 
     pub fn get(&self, id: NeighborId) -> Option<&Neighbor> {
         self.arena.get(id)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (NeighborId, &Neighbor)> {
-        self.arena.iter()
     }
 
     /// An ARP packet on `segment` said that `address` is at `mac`.
@@ -216,7 +204,7 @@ impl Neighbors {
             };
         }
         self.arm(id, Some(now + REFRESH_INTERVAL + spread(id)));
-        Heard::Up { neighbor: id, before: known }
+        Heard::Up { neighbor: id }
     }
 
     /// When [`Self::poll`] next has something to do.
@@ -340,7 +328,8 @@ mod tests {
 
     fn one(configured: Option<MacAddr>) -> (Neighbors, NeighborId) {
         let mut neighbors = Neighbors::new(HashKey(1, 2));
-        let id = neighbors.ensure(Instant::ZERO, SEGMENT, rip(), configured, &"rs1".into());
+        let id = neighbors.enter(SEGMENT, rip(), &"rs1".into());
+        neighbors.configure(Instant::ZERO, id, configured, "rs1".into());
         (neighbors, id)
     }
 
@@ -369,7 +358,7 @@ mod tests {
         let times: Vec<u64> = run(&mut neighbors, 130).into_iter().map(|(at, _)| at).collect();
         assert_eq!(times, [4, 6, 10, 18, 34, 64, 94, 124]);
         let at = Instant::ZERO + Duration::from_secs(131);
-        assert_eq!(neighbors.hear(at, SEGMENT, rip(), MAC), Heard::Up { neighbor, before: None });
+        assert_eq!(neighbors.hear(at, SEGMENT, rip(), MAC), Heard::Up { neighbor });
         assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(MAC));
     }
 
@@ -377,10 +366,7 @@ mod tests {
     fn an_answer_is_refreshed_by_unicast_then_broadcast_and_silence_is_down() {
         let (mut neighbors, neighbor) = one(None);
         run(&mut neighbors, 0);
-        assert_eq!(
-            neighbors.hear(Instant::ZERO, SEGMENT, rip(), MAC),
-            Heard::Up { neighbor, before: None }
-        );
+        assert_eq!(neighbors.hear(Instant::ZERO, SEGMENT, rip(), MAC), Heard::Up { neighbor });
         let unicast = Due::Ask { neighbor, of: Some(MAC) };
         let broadcast = Due::Ask { neighbor, of: None };
         assert_eq!(
@@ -431,9 +417,9 @@ mod tests {
     }
 
     #[test]
-    fn unused_neighbors_go_with_their_timers() {
+    fn a_neighbor_goes_with_its_timer() {
         let (mut neighbors, neighbor) = one(None);
-        assert_eq!(neighbors.remove_unused(), [neighbor]);
+        neighbors.remove(neighbor);
         assert_eq!(neighbors.next_deadline(), None);
         assert!(neighbors.by_address.is_empty());
     }

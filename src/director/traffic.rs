@@ -6,7 +6,6 @@ use core::time::Duration;
 use super::connections::{ConnectionId, ConnectionState, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
-use super::stations::Station;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
 use crate::wire::packet::{Ipv4, TcpFlags, Transport, quoted_flow};
@@ -91,14 +90,9 @@ impl Director {
             return Verdict::drop(DropReason::NotVip);
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
-        match self.stations.find(source_mac) {
-            Some(Station::RealServers(list)) => match list.first() {
-                Some(&(_, looping)) => {
-                    self.name_loop(now, ingress, source_mac, ip, looping, verdict)
-                }
-                None => verdict,
-            },
-            _ => verdict,
+        match self.real_server_at(source_mac, None) {
+            Some(looping) => self.name_loop(now, ingress, source_mac, ip, looping, verdict),
+            None => verdict,
         }
     }
 
@@ -114,7 +108,9 @@ impl Director {
         if let Some(id) = self.connections.find(&key)
             && let Some((destination, state)) = self.live_connection(now, id, arrival)
         {
-            if let Some(looping) = self.sent_back_by(arrival.source_mac, arrival.ip.source) {
+            if let Some(looping) =
+                self.real_server_at(arrival.source_mac, Some(arrival.ip.source.into()))
+            {
                 return self.drop_loop(
                     now,
                     arrival.ingress,
@@ -147,7 +143,7 @@ impl Director {
             && (state.is_reusable()
                 || state == ConnectionState::SynRecv && !self.is_reachable(destination));
         if connection.deadline() <= now || starts_over || self.is_cut(destination) {
-            self.end_connection(id);
+            self.end_connection(now, id);
             return None;
         }
         Some((destination, state))
@@ -184,20 +180,6 @@ impl Director {
     /// Whether new connections to a real server make sense at all.
     fn is_reachable(&self, destination: DestinationId) -> bool {
         self.services.destinations.get(destination).is_some_and(|found| found.reachable)
-    }
-
-    /// The real server that sent a packet which is not from itself, if one did.
-    #[inline]
-    pub(super) fn sent_back_by(
-        &self,
-        source_mac: MacAddr,
-        source: Ipv4Addr,
-    ) -> Option<DestinationId> {
-        let Some(Station::RealServers(list)) = self.stations.find(source_mac) else { return None };
-        if list.iter().any(|&(rip, _)| rip == source) {
-            return None;
-        }
-        list.first().map(|&(_, destination)| destination)
     }
 
     pub(super) fn drop_loop(
@@ -290,7 +272,7 @@ impl Director {
         let Some(destination) = self.fragments.find(now, ip) else {
             return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
         };
-        match self.sent_back_by(source_mac, ip.source) {
+        match self.real_server_at(source_mac, Some(ip.source.into())) {
             Some(looping) => self.drop_loop(now, ingress, source_mac, ip, looping),
             None => self.forward(now, ingress, frame, ip, destination),
         }
@@ -318,7 +300,7 @@ impl Director {
         if !self.is_possible_client(ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) = self.sent_back_by(source_mac, ip.source) {
+        if let Some(looping) = self.real_server_at(source_mac, Some(ip.source.into())) {
             return self.drop_loop(now, ingress, source_mac, ip, looping);
         }
         match kind {

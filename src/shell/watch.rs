@@ -279,7 +279,8 @@ impl Reader {
                 next.error = None;
             }
             Ok(text) => match file::parse(&self.path, text) {
-                Ok(snapshot) => {
+                Ok(mut snapshot) => {
+                    snapshot.share(&next.snapshot);
                     next.changes = config::diff(&next.snapshot, &snapshot).into();
                     next.snapshot = Arc::new(snapshot);
                     next.serial += 1;

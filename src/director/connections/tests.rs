@@ -202,6 +202,48 @@ fn templates_know_how_many_they_placed() {
 }
 
 #[test]
+fn looking_ahead_takes_any_hashes_and_any_number_of_them() {
+    for connections in [0, 1, 100] {
+        let mut table = table(128);
+        for number in 0..connections {
+            add(&mut table, number, ConnectionState::Udp);
+        }
+        let hashes: Vec<FlowHash> = (0..200).map(|number| table.hash(&key(number))).collect();
+        for count in [0, 1, BURST_MAX, BURST_MAX + 1, 200] {
+            table.look_ahead(&hashes[..count]);
+        }
+        for (&hash, number) in hashes.iter().zip(0..) {
+            let found = table.find_hashed(hash, &key(number));
+            assert_eq!(found, table.find(&key(number)));
+            assert_eq!(found.is_some(), number < connections);
+        }
+    }
+}
+
+#[test]
+fn a_template_outlives_its_time_while_one_it_placed_lives() {
+    let mut table = table(3);
+    let lone = add(&mut table, 1, ConnectionState::Template);
+    let template = add(&mut table, 2, ConnectionState::Template);
+    let placed = add(&mut table, 100, ConnectionState::SynRecv);
+    table.set_control(placed, template);
+    let mut budget = 100;
+    assert_eq!(table.expire(at(50), &mut budget).map(|gone| *gone.key()), Some(key(1)));
+    assert!(table.expire(at(50), &mut budget).is_none());
+    assert!(table.get(lone).is_none());
+    let reprieved = table.get(template).map(Connection::deadline);
+    assert_eq!(reprieved, Some(at(50) + TEMPLATE_REPRIEVE));
+
+    // Once the connection is gone, the template goes at the end of its reprieve.
+    for (second, expected) in [(99, None), (101, Some(key(100))), (109, None), (111, Some(key(2)))]
+    {
+        let gone = table.expire(at(second), &mut budget).map(|gone| *gone.key());
+        assert_eq!(gone, expected, "second {second}");
+    }
+    assert!(table.is_empty());
+}
+
+#[test]
 fn a_million_connections_come_and_go() {
     const MANY: u32 = 1 << 20;
     let mut table = table(MANY);
