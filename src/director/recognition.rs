@@ -2,6 +2,7 @@
 //! connections, and by which MACs the machine is recognised when it sends frames back.
 
 use core::net::IpAddr;
+use core::time::Duration;
 
 use super::neighbors::{Hop, Neighbor, NeighborId};
 use super::services::Destination;
@@ -9,18 +10,34 @@ use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId};
 use crate::wire::MacAddr;
 
-/// MACs learnt for one RIP on VIP segments, at most.
-const LEARNT_PER_RIP_MAX: usize = 4;
+/// Cards learnt for one RIP on VIP segments, at most.
+const CARDS_PER_RIP_MAX: usize = 4;
+
+/// How long a card is known that is not heard of again, as bridges have it. Whoever is taken for
+/// a real server by mistake, or by someone's malice, gets nothing through meanwhile.
+const CARD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A real server's own address, and how the machine that has it is recognised.
 #[derive(Debug, Default)]
 pub(super) struct Rip {
     /// Where it is reached: once on each segment that has a real server with this address.
     neighbors: Vec<NeighborId>,
-    /// Whatever answered for the RIP on a VIP segment.
-    learnt: Vec<MacAddr>,
+    /// Whatever answered for the RIP on a VIP segment, and is not configured.
+    cards: Vec<Card>,
     /// The MACs it is entered with among the stations.
     entered: Vec<MacAddr>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Card {
+    mac: MacAddr,
+    heard: Instant,
+}
+
+impl Card {
+    fn is_stale(&self, now: Instant) -> bool {
+        now.since(self.heard) >= CARD_TIMEOUT
+    }
 }
 
 impl Director {
@@ -88,15 +105,15 @@ impl Director {
             macs.extend(neighbor.mac());
             macs.extend(self.voices(neighbor).flat_map(|user| &user.vip_macs));
         }
-        macs.extend(&rip.learnt);
+        let Some(rip) = self.rips.get_mut(&address) else { return };
+        rip.cards.retain(|card| !macs.contains(&card.mac));
+        macs.extend(rip.cards.iter().map(|card| card.mac));
         macs.sort_unstable();
         macs.dedup();
         for &mac in &macs {
             self.stations.add_real_server(mac, address, first);
         }
-        if let Some(rip) = self.rips.get_mut(&address) {
-            rip.entered = macs;
-        }
+        rip.entered = macs;
     }
 
     /// The real servers that say what a neighbor is: those configured, and only if there are
@@ -109,14 +126,27 @@ impl Director {
 
     /// An ARP packet named a real server's RIP on a segment where it is not reached. On a VIP
     /// segment that gives away a card of it, by which it may be recognised.
-    pub(super) fn learn_card(&mut self, ingress: SegmentId, sender: IpAddr, mac: MacAddr) -> bool {
+    pub(super) fn learn_card(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        sender: IpAddr,
+        mac: MacAddr,
+    ) -> bool {
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
             return false;
         }
         let Some(rip) = self.rips.get_mut(&sender) else { return false };
-        if rip.learnt.len() < LEARNT_PER_RIP_MAX && !rip.learnt.contains(&mac) {
-            rip.learnt.push(mac);
-            self.recognise_by(sender);
+        if let Some(known) = rip.cards.iter_mut().find(|card| card.mac == mac) {
+            known.heard = now;
+        } else if !rip.entered.contains(&mac) {
+            if rip.cards.len() == CARDS_PER_RIP_MAX {
+                rip.cards.retain(|card| !card.is_stale(now));
+            }
+            if rip.cards.len() < CARDS_PER_RIP_MAX {
+                rip.cards.push(Card { mac, heard: now });
+                self.recognise_by(sender);
+            }
         }
         true
     }
@@ -126,6 +156,7 @@ impl Director {
     #[inline]
     pub(super) fn real_server_at(
         &self,
+        now: Instant,
         mac: MacAddr,
         source: Option<IpAddr>,
     ) -> Option<DestinationId> {
@@ -133,7 +164,13 @@ impl Director {
         if list.iter().any(|&(rip, _)| Some(rip) == source) {
             return None;
         }
-        let &(_, neighbor) = list.first()?;
+        let is_stale = |rip| {
+            let rip: Option<&Rip> = self.rips.get(rip);
+            rip.is_some_and(|rip| {
+                rip.cards.iter().any(|card| card.mac == mac && card.is_stale(now))
+            })
+        };
+        let &(_, neighbor) = list.iter().find(|(rip, _)| !is_stale(rip))?;
         self.neighbors.get(neighbor)?.users.first().copied()
     }
 }

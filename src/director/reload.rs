@@ -320,6 +320,7 @@ impl Service {
             configured: false,
             destinations: Vec::new(),
             candidates: Vec::new(),
+            eligible: 0,
             draining: Vec::new(),
             traffic: Default::default(),
             rates: Default::default(),

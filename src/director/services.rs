@@ -35,6 +35,8 @@ pub struct Service {
     pub(super) destinations: Vec<DestinationId>,
     /// What the scheduler sees of `destinations`, by position.
     pub(super) candidates: Vec<Candidate>,
+    /// How many of them can take a connection.
+    pub(super) eligible: u32,
     /// Real servers no longer configured whose connections finish.
     pub(super) draining: Vec<DestinationId>,
     pub(super) traffic: Traffic,
@@ -331,10 +333,13 @@ impl Services {
     pub fn rebuild_candidates(&mut self, id: ServiceId) {
         let Some(service) = self.services.get_mut(id) else { return };
         service.candidates.clear();
+        service.eligible = 0;
         for (position, &destination) in service.destinations.iter().enumerate() {
             if let Some(destination) = self.destinations.get_mut(destination) {
                 destination.position = Some(position as u32);
-                service.candidates.push(destination.candidate());
+                let candidate = destination.candidate();
+                service.eligible += u32::from(candidate.is_eligible());
+                service.candidates.push(candidate);
             }
         }
         service.scheduler.candidates_changed(&service.candidates);
@@ -353,7 +358,9 @@ impl Services {
             && let Some(service) = self.services.get_mut(destination.service)
             && let Some(candidate) = service.candidates.get_mut(position as usize)
         {
+            service.eligible -= u32::from(candidate.is_eligible());
             *candidate = destination.candidate();
+            service.eligible += u32::from(candidate.is_eligible());
         }
         crossed
     }
@@ -362,7 +369,7 @@ impl Services {
 impl Service {
     /// Whether a real server can take a connection.
     pub(super) fn is_up(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.available && candidate.weight > 0)
+        self.eligible > 0
     }
 }
 
