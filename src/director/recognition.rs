@@ -4,7 +4,8 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use super::neighbors::{Hop, NeighborId};
+use super::neighbors::{Hop, Neighbor, NeighborId};
+use super::services::Destination;
 use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId};
 use crate::wire::MacAddr;
@@ -54,12 +55,11 @@ impl Director {
     pub(super) fn refresh_neighbor(&mut self, now: Instant, id: NeighborId) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         let address = neighbor.address;
-        let mut users =
-            neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
-        let name = users.clone().next().map(|first| first.name.clone());
+        let voices = self.voices(neighbor);
+        let mac = voices.clone().find_map(|user| user.mac);
+        let name = voices.map(|user| user.name.clone()).next();
         match name {
             Some(name) => {
-                let mac = users.find_map(|user| user.mac);
                 self.neighbors.configure(now, id, mac, name);
                 self.follow_neighbor(id);
             }
@@ -92,26 +92,36 @@ impl Director {
     /// that answered for it on a VIP segment.
     pub(super) fn recognise_by(&mut self, address: IpAddr) {
         let Some(rip) = self.rips.get_mut(&address) else { return };
-        for mac in rip.entered.drain(..) {
+        let mut macs = core::mem::take(&mut rip.entered);
+        for mac in macs.drain(..) {
             self.stations.remove_real_server(mac, address);
         }
         let Some(&first) = rip.neighbors.first() else {
             self.rips.remove(&address);
             return;
         };
+        let Some(rip) = self.rips.get(&address) else { return };
         for neighbor in rip.neighbors.iter().filter_map(|&id| self.neighbors.get(id)) {
-            let users =
-                neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
-            rip.entered.extend(neighbor.mac());
-            rip.entered.extend(users.flat_map(|user| &user.vip_macs));
+            macs.extend(neighbor.mac());
+            macs.extend(self.voices(neighbor).flat_map(|user| &user.vip_macs));
         }
-        rip.cards.retain(|card| !rip.entered.contains(&card.mac));
-        rip.entered.extend(rip.cards.iter().map(|card| card.mac));
-        rip.entered.sort_unstable();
-        rip.entered.dedup();
-        for &mac in &rip.entered {
+        let Some(rip) = self.rips.get_mut(&address) else { return };
+        rip.cards.retain(|card| !macs.contains(&card.mac));
+        macs.extend(rip.cards.iter().map(|card| card.mac));
+        macs.sort_unstable();
+        macs.dedup();
+        for &mac in &macs {
             self.stations.add_real_server(mac, address, first);
         }
+        rip.entered = macs;
+    }
+
+    /// The real servers that say what a neighbor is: those configured, and only if there are
+    /// none, those that drain.
+    fn voices(&self, neighbor: &Neighbor) -> impl Iterator<Item = &Destination> + Clone {
+        let users = neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
+        let any_configured = users.clone().any(|user| user.position.is_some());
+        users.filter(move |user| user.position.is_some() || !any_configured)
     }
 
     /// An ARP packet named a real server's RIP on a segment where it is not reached. On a VIP

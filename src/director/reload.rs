@@ -175,6 +175,11 @@ impl Director {
             self.drain(now, id, before, Vec::new());
             return came;
         }
+        // One whose connections were ended is not taken back with them: it starts anew.
+        let is_cut = |&id: &DestinationId| {
+            self.services.destinations.get(id).is_some_and(|destination| destination.cut)
+        };
+        let (cut, draining): (Vec<_>, Vec<_>) = draining.into_iter().partition(is_cut);
         let mut known: BTreeMap<RealServerKey, DestinationId> = before
             .into_iter()
             .chain(draining)
@@ -191,7 +196,7 @@ impl Director {
             self.update_destination(destination, real_server, touched);
             destinations.push(destination);
         }
-        let gone: Vec<DestinationId> = known.into_values().collect();
+        let gone: Vec<DestinationId> = known.into_values().chain(cut).collect();
         self.drain(now, id, destinations, gone);
         came
     }
@@ -287,14 +292,21 @@ impl Director {
         let cut = service.config.on_removal == OnRemoval::Reset;
         self.services.rebuild_candidates(id);
         for id in gone {
+            let mut neighbor = None;
             if let Some(destination) = self.services.destinations.get_mut(id) {
+                neighbor = destination.position.map(|_| destination.neighbor);
+                // One that was draining already goes on as it was promised.
+                destination.cut |= cut && destination.position.is_some();
                 destination.position = None;
-                destination.cut |= cut;
                 if destination.cut && destination.connections() > 0 {
                     self.sweep = Some(0);
                 }
             }
             self.remove_if_drained(now, id);
+            // If it drains, it has no say any more.
+            if let Some(neighbor) = neighbor {
+                self.refresh_neighbor(now, neighbor);
+            }
         }
     }
 }
@@ -335,7 +347,6 @@ impl Destination {
             self.weight_override = None;
         }
         self.configured_weight = config.weight;
-        self.cut = false;
         self.upper_threshold = config.upper_threshold;
         self.lower_threshold = config.lower_threshold;
         self.check_thresholds();
