@@ -43,8 +43,12 @@ impl Director {
         match name {
             Some(name) => {
                 let mac = users.find_map(|user| user.mac);
+                let before = (neighbor.is_usable(), neighbor.hop());
                 self.neighbors.configure(now, id, mac, name);
-                self.follow_neighbor(id);
+                let after = self.neighbors.get(id);
+                if after.is_some_and(|after| (after.is_usable(), after.hop()) != before) {
+                    self.follow_neighbor(id);
+                }
             }
             None => {
                 self.neighbors.remove(id);
