@@ -249,6 +249,8 @@ lab_says() {
 lab_capture() {
     local name=$1 namespace=$2 card=$3
     shift 3
+    # What an earlier one of this name said is not to be taken for its word.
+    rm -f "$LAB_DIR/$name.tcpdump"
     lab_exec "$namespace" tcpdump -i "$card" -n -U --immediate-mode -B 16384 -s 2048 -Z root \
         -w "$LAB_DIR/$name.pcap" "$@" 2>"$LAB_DIR/$name.tcpdump" &
     CAPTURES+=("$name:$!")

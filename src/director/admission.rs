@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::connections::{ConnectionId, ConnectionState, Eviction, TableFull, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, TableFull, TcpEvent};
 use super::flow::FlowKey;
 use super::scheduler::PickKey;
 use super::services::{DestinationId, ServiceId, Threshold};
@@ -37,7 +37,7 @@ impl Director {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
         if let Some(looping) =
-            self.real_server_at(arrival.source_mac, Some(arrival.ip.source.into()))
+            self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
         {
             return self.drop_loop(now, arrival.ingress, arrival.source_mac, arrival.ip, looping);
         }
@@ -130,7 +130,7 @@ impl Director {
         self.forward(now, arrival.ingress, frame, arrival.ip, destination)
     }
 
-    /// Enters a connection, at the cost of a half-open or closing one when the table is full.
+    /// Enters a connection or template, at the cost of a lesser one when the table is full.
     fn insert_connection(
         &mut self,
         now: Instant,
@@ -140,10 +140,7 @@ impl Director {
         deadline: Instant,
     ) -> Result<ConnectionId, TableFull> {
         if self.connections.len() == self.connections.capacity() {
-            let victim = self
-                .connections
-                .oldest(Eviction::HalfOpen)
-                .or_else(|| self.connections.oldest(Eviction::Closing));
+            let victim = state.displaces().iter().find_map(|&class| self.connections.oldest(class));
             if !self.full_told {
                 self.full_told = true;
                 self.events.push(Event::ConnectionsFull { capacity: self.connections.capacity() });
@@ -191,10 +188,10 @@ impl Director {
     }
 }
 
-/// Whether a packet may open a connection: any UDP, and a TCP SYN that is no RST.
+/// Whether a packet may open a connection: of TCP a SYN, of UDP any.
 fn opens(arrival: &Arrival<'_>) -> bool {
     match arrival.protocol {
-        Protocol::Tcp => arrival.flags.syn() && !arrival.flags.rst(),
+        Protocol::Tcp => arrival.opens_tcp(),
         Protocol::Udp | Protocol::Sctp => true,
     }
 }

@@ -27,6 +27,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest pause between requests to a neighbor that is down.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a MAC that was found stands against other answers (Linux's `locktime`). Of two
+/// stations that answer one request the first wins, and a dispute costs a step a second, not one
+/// a packet.
+const LOCK_TIME: Duration = Duration::from_secs(1);
 
 pub(super) type NeighborId = Id<Neighbor>;
 
@@ -41,6 +45,8 @@ pub(super) struct Neighbor {
     pub users: Vec<DestinationId>,
     /// The MAC that frames go to: configured, or the last one found.
     mac: Option<MacAddr>,
+    /// Since when it is this one, if it was found.
+    since: Instant,
     state: State,
     timer: Option<Instant>,
 }
@@ -116,6 +122,7 @@ impl Neighbors {
                 name: name.clone(),
                 users: Vec::new(),
                 mac: None,
+                since: Instant::ZERO,
                 state: State::Unresolvable,
                 timer: None,
             })
@@ -195,9 +202,16 @@ impl Neighbors {
             State::Static | State::Unresolvable => return Heard::Known,
             State::Probing { .. } | State::Down { .. } | State::Reachable { .. } => {}
         }
+        let is_up = matches!(before, State::Reachable { .. });
+        if is_up && neighbor.mac != Some(mac) && now.since(neighbor.since) < LOCK_TIME {
+            return Heard::Known;
+        }
         neighbor.state = State::Reachable { confirmed: now, unanswered: 0 };
         let known = neighbor.mac.replace(mac);
-        if matches!(before, State::Reachable { .. }) {
+        if known != Some(mac) || !is_up {
+            neighbor.since = now;
+        }
+        if is_up {
             // The timer stays: when it fires it sees how fresh the neighbor is.
             return match known {
                 Some(from) if from != mac => Heard::Moved { neighbor: id, from },
@@ -398,6 +412,20 @@ mod tests {
             neighbors.hear(at(50), SEGMENT, rip(), OTHER),
             Heard::Moved { neighbor, from: MAC }
         );
+    }
+
+    #[test]
+    fn a_dispute_about_an_address_costs_a_step_a_second() {
+        let (mut neighbors, neighbor) = one(None);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut hear = |millis, mac| neighbors.hear(at(millis), SEGMENT, rip(), mac);
+        assert_eq!(hear(0, MAC), Heard::Up { neighbor });
+        assert_eq!(hear(1, OTHER), Heard::Known, "the first answer wins");
+        assert_eq!(hear(500, MAC), Heard::Known);
+        assert_eq!(hear(999, OTHER), Heard::Known);
+        assert_eq!(hear(1000, OTHER), Heard::Moved { neighbor, from: MAC });
+        assert_eq!(hear(1001, MAC), Heard::Known);
+        assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(OTHER));
     }
 
     #[test]

@@ -2,24 +2,42 @@
 //! connections, and by which MACs the machine is recognised when it sends frames back.
 
 use core::net::IpAddr;
+use core::time::Duration;
 
-use super::neighbors::{Hop, NeighborId};
+use super::neighbors::{Hop, Neighbor, NeighborId};
+use super::services::Destination;
 use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId};
 use crate::wire::MacAddr;
 
-/// MACs learnt for one RIP on VIP segments, at most.
-const LEARNT_PER_RIP_MAX: usize = 4;
+/// Cards learnt for one RIP on VIP segments, at most.
+const CARDS_PER_RIP_MAX: usize = 4;
+
+/// How long a card is known that is not heard of again, as bridges have it. Whoever is taken for
+/// a real server by mistake, or by someone's malice, gets nothing through meanwhile.
+const CARD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A real server's own address, and how the machine that has it is recognised.
 #[derive(Debug, Default)]
 pub(super) struct Rip {
     /// Where it is reached: once on each segment that has a real server with this address.
     neighbors: Vec<NeighborId>,
-    /// Whatever answered for the RIP on a VIP segment.
-    learnt: Vec<MacAddr>,
+    /// Whatever answered for the RIP on a VIP segment, and is not configured.
+    cards: Vec<Card>,
     /// The MACs it is entered with among the stations.
     entered: Vec<MacAddr>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Card {
+    mac: MacAddr,
+    heard: Instant,
+}
+
+impl Card {
+    fn is_stale(&self, now: Instant) -> bool {
+        now.since(self.heard) >= CARD_TIMEOUT
+    }
 }
 
 impl Director {
@@ -37,12 +55,11 @@ impl Director {
     pub(super) fn refresh_neighbor(&mut self, now: Instant, id: NeighborId) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         let address = neighbor.address;
-        let mut users =
-            neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
-        let name = users.clone().next().map(|first| first.name.clone());
+        let voices = self.voices(neighbor);
+        let mac = voices.clone().find_map(|user| user.mac);
+        let name = voices.map(|user| user.name.clone()).next();
         match name {
             Some(name) => {
-                let mac = users.find_map(|user| user.mac);
                 let before = (neighbor.is_usable(), neighbor.hop());
                 self.neighbors.configure(now, id, mac, name);
                 let after = self.neighbors.get(id);
@@ -79,37 +96,61 @@ impl Director {
     /// that answered for it on a VIP segment.
     pub(super) fn recognise_by(&mut self, address: IpAddr) {
         let Some(rip) = self.rips.get_mut(&address) else { return };
-        for mac in rip.entered.drain(..) {
+        let mut macs = core::mem::take(&mut rip.entered);
+        for mac in macs.drain(..) {
             self.stations.remove_real_server(mac, address);
         }
         let Some(&first) = rip.neighbors.first() else {
             self.rips.remove(&address);
             return;
         };
+        let Some(rip) = self.rips.get(&address) else { return };
         for neighbor in rip.neighbors.iter().filter_map(|&id| self.neighbors.get(id)) {
-            let users =
-                neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
-            rip.entered.extend(neighbor.mac());
-            rip.entered.extend(users.flat_map(|user| &user.vip_macs));
+            macs.extend(neighbor.mac());
+            macs.extend(self.voices(neighbor).flat_map(|user| &user.vip_macs));
         }
-        rip.entered.extend(&rip.learnt);
-        rip.entered.sort_unstable();
-        rip.entered.dedup();
-        for &mac in &rip.entered {
+        let Some(rip) = self.rips.get_mut(&address) else { return };
+        rip.cards.retain(|card| !macs.contains(&card.mac));
+        macs.extend(rip.cards.iter().map(|card| card.mac));
+        macs.sort_unstable();
+        macs.dedup();
+        for &mac in &macs {
             self.stations.add_real_server(mac, address, first);
         }
+        rip.entered = macs;
+    }
+
+    /// The real servers that say what a neighbor is: those configured, and only if there are
+    /// none, those that drain.
+    fn voices(&self, neighbor: &Neighbor) -> impl Iterator<Item = &Destination> + Clone {
+        let users = neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
+        let any_configured = users.clone().any(|user| user.position.is_some());
+        users.filter(move |user| user.position.is_some() || !any_configured)
     }
 
     /// An ARP packet named a real server's RIP on a segment where it is not reached. On a VIP
     /// segment that gives away a card of it, by which it may be recognised.
-    pub(super) fn learn_card(&mut self, ingress: SegmentId, sender: IpAddr, mac: MacAddr) -> bool {
+    pub(super) fn learn_card(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        sender: IpAddr,
+        mac: MacAddr,
+    ) -> bool {
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
             return false;
         }
         let Some(rip) = self.rips.get_mut(&sender) else { return false };
-        if rip.learnt.len() < LEARNT_PER_RIP_MAX && !rip.learnt.contains(&mac) {
-            rip.learnt.push(mac);
-            self.recognise_by(sender);
+        if let Some(known) = rip.cards.iter_mut().find(|card| card.mac == mac) {
+            known.heard = now;
+        } else if !rip.entered.contains(&mac) {
+            if rip.cards.len() == CARDS_PER_RIP_MAX {
+                rip.cards.retain(|card| !card.is_stale(now));
+            }
+            if rip.cards.len() < CARDS_PER_RIP_MAX {
+                rip.cards.push(Card { mac, heard: now });
+                self.recognise_by(sender);
+            }
         }
         true
     }
@@ -119,6 +160,7 @@ impl Director {
     #[inline]
     pub(super) fn real_server_at(
         &self,
+        now: Instant,
         mac: MacAddr,
         source: Option<IpAddr>,
     ) -> Option<DestinationId> {
@@ -126,7 +168,13 @@ impl Director {
         if list.iter().any(|&(rip, _)| Some(rip) == source) {
             return None;
         }
-        let &(_, neighbor) = list.first()?;
+        let is_stale = |rip| {
+            let rip: Option<&Rip> = self.rips.get(rip);
+            rip.is_some_and(|rip| {
+                rip.cards.iter().any(|card| card.mac == mac && card.is_stale(now))
+            })
+        };
+        let &(_, neighbor) = list.iter().find(|(rip, _)| !is_stale(rip))?;
         self.neighbors.get(neighbor)?.users.first().copied()
     }
 }

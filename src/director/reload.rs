@@ -197,17 +197,42 @@ impl Director {
                 touched.extend(self.services.configure(destinations[position], config));
             }
         }
-        let mut known: BTreeMap<RealServerKey, DestinationId> = destinations[head..end]
-            .iter()
-            .copied()
-            .chain(draining)
-            .filter_map(|id| Some((self.services.destinations.get(id)?.key(), id)))
-            .collect();
-        let mut between = Vec::with_capacity(end_after - head);
-        for config in &after[head..end_after] {
+        let known: Vec<DestinationId> =
+            destinations[head..end].iter().copied().chain(draining).collect();
+        let (between, gone) = self.match_by_key(id, known, &after[head..end_after], touched);
+        destinations.splice(head..end, between);
+        if let Some(service) = self.services.services.get_mut(id) {
+            service.destinations = destinations;
+        }
+        self.services.rebuild_candidates(id, head);
+        self.drain(id, gone, touched);
+    }
+
+    /// Finds these real servers among those a service has or had, or makes them; what became of
+    /// the list, and those it no longer has.
+    fn match_by_key(
+        &mut self,
+        id: ServiceId,
+        known: Vec<DestinationId>,
+        after: &[Arc<RealServer>],
+        touched: &mut Vec<NeighborId>,
+    ) -> (Vec<DestinationId>, Vec<DestinationId>) {
+        let mut by_key: BTreeMap<RealServerKey, DestinationId> = BTreeMap::new();
+        let mut gone = Vec::new();
+        for id in known {
+            let Some(destination) = self.services.destinations.get(id) else { continue };
+            if destination.cut {
+                // Its connections were ended: it is not taken back with them, it starts anew.
+                gone.push(id);
+            } else {
+                by_key.insert(destination.key(), id);
+            }
+        }
+        let mut list = Vec::with_capacity(after.len());
+        for config in after {
             // Validation lets no real server through whose segment is not there.
             let Some(segment) = self.segments.find(&config.segment) else { continue };
-            between.push(match known.remove(&(segment, config.address)) {
+            list.push(match by_key.remove(&(segment, config.address)) {
                 Some(known) => {
                     touched.extend(self.services.configure(known, config));
                     known
@@ -215,12 +240,8 @@ impl Director {
                 None => self.new_destination(id, segment, config, touched),
             });
         }
-        destinations.splice(head..end, between);
-        if let Some(service) = self.services.services.get_mut(id) {
-            service.destinations = destinations;
-        }
-        self.services.rebuild_candidates(id, head);
-        self.drain(id, known.into_values().collect(), touched);
+        gone.extend(by_key.into_values());
+        (list, gone)
     }
 
     fn new_destination(
@@ -284,8 +305,12 @@ impl Director {
         let cut = service.config.on_removal == OnRemoval::Reset;
         for &id in &gone {
             let Some(destination) = self.services.destinations.get_mut(id) else { continue };
-            destination.position = None;
-            destination.cut |= cut;
+            // One that was draining already goes on as it was promised.
+            if destination.position.take().is_some() {
+                destination.cut = cut;
+                // If it drains, it has no say about its neighbor any more.
+                touched.push(destination.neighbor);
+            }
             if destination.connections() > 0 {
                 service.draining.push(id);
                 if destination.cut {
@@ -311,6 +336,7 @@ impl Service {
             configured: false,
             destinations: Vec::new(),
             candidates: Vec::new(),
+            eligible: 0,
             draining: Vec::new(),
             traffic: Default::default(),
             rates: Default::default(),

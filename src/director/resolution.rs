@@ -75,7 +75,7 @@ impl Director {
     fn note_claim(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) {
         let vip = IpAddr::V4(arp.sender);
         let real_server = self
-            .real_server_at(arp.sender_mac, None)
+            .real_server_at(now, arp.sender_mac, None)
             .and_then(|id| self.services.destinations.get(id))
             .map(|destination| destination.name.clone());
         let mac = arp.sender_mac;
@@ -93,7 +93,7 @@ impl Director {
     fn hear(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) -> bool {
         let (sender, mac) = (IpAddr::V4(arp.sender), arp.sender_mac);
         match self.neighbors.hear(now, ingress, sender, mac) {
-            Heard::Stranger => self.learn_card(ingress, sender, mac),
+            Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
             Heard::Up { neighbor } => {
                 self.neighbor_up(neighbor, mac);

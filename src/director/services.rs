@@ -35,6 +35,8 @@ pub struct Service {
     pub(super) destinations: Vec<DestinationId>,
     /// What the scheduler sees of `destinations`, by position.
     pub(super) candidates: Vec<Candidate>,
+    /// How many of them can take a connection.
+    pub(super) eligible: u32,
     /// Real servers no longer configured whose connections finish.
     pub(super) draining: Vec<DestinationId>,
     pub(super) traffic: Traffic,
@@ -347,6 +349,8 @@ impl Services {
                 service.candidates.push(destination.candidate());
             }
         }
+        let eligible = service.candidates.iter().filter(|candidate| candidate.is_eligible());
+        service.eligible = eligible.count() as u32;
         service.scheduler.candidates_changed(&service.candidates);
     }
 
@@ -363,7 +367,9 @@ impl Services {
             && let Some(service) = self.services.get_mut(destination.service)
             && let Some(candidate) = service.candidates.get_mut(position as usize)
         {
+            service.eligible -= u32::from(candidate.is_eligible());
             *candidate = destination.candidate();
+            service.eligible += u32::from(candidate.is_eligible());
         }
         crossed
     }
@@ -372,7 +378,7 @@ impl Services {
 impl Service {
     /// Whether a real server can take a connection.
     pub(super) fn is_up(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.available && candidate.weight > 0)
+        self.eligible > 0
     }
 }
 
@@ -401,9 +407,8 @@ impl Destination {
     /// set by hand stays until the configuration gives the real server another one.
     fn configure(&mut self, config: &RealServer) -> bool {
         let same_name = Arc::ptr_eq(&self.name, &config.name) || self.name == config.name;
-        let concerns_neighbor =
-            !same_name || self.mac != config.mac || self.vip_macs != config.vip_macs;
-        if concerns_neighbor {
+        let differs = !same_name || self.mac != config.mac || self.vip_macs != config.vip_macs;
+        if differs {
             self.name = Arc::clone(&config.name);
             self.mac = config.mac;
             self.vip_macs.clone_from(&config.vip_macs);
@@ -412,10 +417,10 @@ impl Destination {
             self.weight_override = None;
         }
         self.configured_weight = config.weight;
-        self.cut = false;
         self.upper_threshold = config.upper_threshold;
         self.lower_threshold = config.lower_threshold;
-        concerns_neighbor
+        // One that drained has a say about its neighbor again.
+        differs || self.position.is_none()
     }
 
     fn count(&mut self, active: bool) -> &mut u32 {

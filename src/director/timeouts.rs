@@ -3,7 +3,7 @@
 use super::{Director, Instant, rates};
 
 /// Connections looked at by one call of `handle_timeout`, at most; the rest follows at once.
-/// About 0.1 ms of work, so that frames need not wait for a million expiries.
+/// About 0.25 ms of work, so that frames need not wait for a million expiries.
 const EXPIRY_BUDGET: u32 = 1024;
 
 impl Director {

@@ -160,7 +160,10 @@ fn clear_offload(iface: &Iface) -> io::Result<()> {
 fn classify(tap: &str, error: io::Error) -> OpenError {
     let tap = tap.to_owned();
     match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => OpenError::NoTunDriver { tap, error },
+        // ENOTTY: something else is there in its place.
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTTY) => {
+            OpenError::NoTunDriver { tap, error }
+        }
         Some(libc::EACCES) => OpenError::TunForbidden { tap, error },
         Some(libc::EBUSY) => OpenError::TapBusy { tap },
         // Another kind of device got the name since we looked.
@@ -180,6 +183,7 @@ mod tests {
         let of = |errno| classify("x0", io::Error::from_raw_os_error(errno));
         assert!(matches!(of(libc::ENOENT), OpenError::NoTunDriver { .. }));
         assert!(matches!(of(libc::ENODEV), OpenError::NoTunDriver { .. }));
+        assert!(matches!(of(libc::ENOTTY), OpenError::NoTunDriver { .. }));
         assert!(matches!(of(libc::EACCES), OpenError::TunForbidden { .. }));
         assert!(matches!(of(libc::EPERM), OpenError::NotPermitted { .. }));
         assert!(matches!(of(libc::EBUSY), OpenError::TapBusy { .. }));

@@ -39,7 +39,10 @@ fn a_connection_takes_at_most_128_bytes_all_in() {
     }
     let entry = size_of::<SlabEntry>();
     let node = size_of::<Node>();
-    assert_eq!(entry, 64, "key 40, destination 8, deadline 8, generation 4, slot 2, state 1");
+    assert_eq!(
+        entry, 64,
+        "key 40, destination 8, deadline 8, generation 4, slot 2, state and class 1 each"
+    );
     assert_eq!(node, 32, "two lists 16, generation 4, template 8, and a template's count 4");
 
     // The index has 16 bytes an entry where the capacity is a power of two, as by default, and
@@ -305,7 +308,12 @@ fn any_duration() -> impl Strategy<Value = Duration> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let number = 0u32..12;
-    let class = prop::sample::select(vec![Eviction::HalfOpen, Eviction::Closing, Eviction::Kept]);
+    let class = prop::sample::select(vec![
+        Eviction::HalfOpen,
+        Eviction::Closing,
+        Eviction::Template,
+        Eviction::Kept,
+    ]);
     prop_oneof![
         4 => (number.clone(), any_state(), any_duration())
             .prop_map(|(number, state, lives)| Step::Insert { number, state, lives }),
@@ -323,6 +331,7 @@ struct Modelled {
     deadline: Instant,
     /// The deadline cannot be met before it was set.
     set: Instant,
+    class: Eviction,
     in_class_since: usize,
 }
 
@@ -342,10 +351,10 @@ fn agrees(
             prop_assert_eq!((found.state, found.deadline()), (modelled.state, modelled.deadline));
         }
     }
-    for class in [Eviction::HalfOpen, Eviction::Closing] {
+    for class in [Eviction::HalfOpen, Eviction::Closing, Eviction::Template] {
         let oldest = model
             .values()
-            .filter(|of| of.state.eviction() == class)
+            .filter(|of| of.class == class)
             .min_by_key(|of| of.in_class_since)
             .map(|of| of.id);
         prop_assert_eq!(table.oldest(class), oldest);
@@ -380,18 +389,19 @@ proptest! {
                     let added = table.insert(key(number), DestinationId::NOWHERE, state, deadline);
                     prop_assert_eq!(added.is_err(), model.len() == capacity as usize);
                     if let Ok(id) = added {
-                        let in_class_since = moment;
-                        let new = Modelled { id, state, deadline, set: now, in_class_since };
+                        let (class, in_class_since) = (state.eviction_at_first(), moment);
+                        let new = Modelled { id, state, deadline, set: now, class, in_class_since };
                         model.insert(number, new);
                     }
                 }
                 Step::Update { number, state, lives } => {
                     let Some(of) = model.get_mut(&number) else { continue };
                     table.update(of.id, state, now + lives);
-                    if of.state.eviction() != state.eviction() {
+                    if of.class != state.eviction() {
                         of.in_class_since = moment;
                     }
-                    (of.state, of.deadline, of.set) = (state, now + lives, now);
+                    (of.state, of.class) = (state, state.eviction());
+                    (of.deadline, of.set) = (now + lives, now);
                 }
                 Step::Remove { number } => {
                     let Some(of) = model.remove(&number) else { continue };
