@@ -298,6 +298,8 @@ impl Director {
                 // One that was draining already goes on as it was promised.
                 destination.cut |= cut && destination.position.is_some();
                 destination.position = None;
+                // Should it come back, then with the weight it is given.
+                destination.weight_override = None;
                 if destination.cut && destination.connections() > 0 {
                     self.sweep = Some(0);
                 }
