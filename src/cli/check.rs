@@ -104,7 +104,9 @@ fn service_lines(services: &[Arc<Service>], room: usize) -> Vec<String> {
     let service_rows: Vec<_> = listed.iter().map(|service| service_row(service, shown)).collect();
     let real_server_rows: Vec<_> = listed
         .iter()
-        .flat_map(|service| service.real_servers.iter().take(shown).map(real_server_row))
+        .flat_map(|service| {
+            service.real_servers.iter().take(shown).map(|found| real_server_row(found))
+        })
         .collect();
     let mut real_server_lines = aligned(&real_server_rows).into_iter();
     for (service, line) in listed.iter().zip(aligned(&service_rows)) {

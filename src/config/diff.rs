@@ -125,8 +125,10 @@ impl Changes {
         self.option("persistence", persistence(before).as_ref(), persistence(after).as_ref());
         self.value("one_packet", &before.one_packet, &after.one_packet);
         self.word("on_removal", &before.on_removal, &after.on_removal);
-        let key = |server: &RealServer| -> (IpAddr, _) { (server.address, server.segment.clone()) };
-        let mut known: BTreeMap<_, &RealServer> =
+        let key = |server: &Arc<RealServer>| -> (IpAddr, _) {
+            (server.address, Arc::clone(&server.segment))
+        };
+        let mut known: BTreeMap<_, &Arc<RealServer>> =
             before.real_servers.iter().map(|server| (key(server), server)).collect();
         let there: BTreeSet<_> = after.real_servers.iter().map(&key).collect();
         let kept_before = before.real_servers.iter().map(&key).filter(|k| there.contains(k));

@@ -14,7 +14,7 @@ use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
 use super::rates::RateEstimator;
 use super::scheduler::{Candidate, PickKey, Scheduler};
-use crate::config::snapshot::{self, Ports, Protocol};
+use crate::config::snapshot::{self, Ports, Protocol, RealServer};
 use crate::wire::MacAddr;
 
 pub type ServiceId = Id<Service>;
@@ -344,19 +344,28 @@ impl Services {
         }
     }
 
-    /// Makes what a service's scheduler sees anew from its real servers.
-    pub fn rebuild_candidates(&mut self, id: ServiceId) {
+    /// Takes over what the configuration may change about a real server; its neighbor, if that is
+    /// concerned.
+    pub fn configure(&mut self, id: DestinationId, config: &RealServer) -> Option<NeighborId> {
+        let mut concerned = None;
+        self.change(id, |destination| {
+            concerned = destination.configure(config).then_some(destination.neighbor);
+        });
+        concerned
+    }
+
+    /// Makes what a service's scheduler sees anew from its real servers, from this position on.
+    pub fn rebuild_candidates(&mut self, id: ServiceId, from: usize) {
         let Some(service) = self.services.get_mut(id) else { return };
-        service.candidates.clear();
-        service.eligible = 0;
-        for (position, &destination) in service.destinations.iter().enumerate() {
+        service.candidates.truncate(from);
+        for (position, &destination) in service.destinations.iter().enumerate().skip(from) {
             if let Some(destination) = self.destinations.get_mut(destination) {
                 destination.position = Some(position as u32);
-                let candidate = destination.candidate();
-                service.eligible += u32::from(candidate.is_eligible());
-                service.candidates.push(candidate);
+                service.candidates.push(destination.candidate());
             }
         }
+        let eligible = service.candidates.iter().filter(|candidate| candidate.is_eligible());
+        service.eligible = eligible.count() as u32;
         service.scheduler.candidates_changed(&service.candidates);
     }
 
@@ -417,13 +426,33 @@ impl Destination {
         }
     }
 
+    /// Takes over what the configuration may change; whether that concerns its neighbor. A weight
+    /// set by hand stays until the configuration gives the real server another one.
+    fn configure(&mut self, config: &RealServer) -> bool {
+        let same_name = Arc::ptr_eq(&self.name, &config.name) || self.name == config.name;
+        let differs = !same_name || self.mac != config.mac || self.vip_macs != config.vip_macs;
+        if differs {
+            self.name = Arc::clone(&config.name);
+            self.mac = config.mac;
+            self.vip_macs.clone_from(&config.vip_macs);
+        }
+        if self.configured_weight != config.weight {
+            self.weight_override = None;
+        }
+        self.configured_weight = config.weight;
+        self.upper_threshold = config.upper_threshold;
+        self.lower_threshold = config.lower_threshold;
+        // One that drained has a say about its neighbor again.
+        differs || self.position.is_none()
+    }
+
     fn count(&mut self, active: bool) -> &mut u32 {
         if active { &mut self.active } else { &mut self.inactive }
     }
 
     /// IPVS's hysteresis: overloaded from the upper threshold on, until below the lower one, or
     /// below three quarters of the upper one if there is no lower.
-    pub(super) fn check_thresholds(&mut self) -> Option<Threshold> {
+    fn check_thresholds(&mut self) -> Option<Threshold> {
         let connections = u64::from(self.connections());
         let (upper, lower) = (u64::from(self.upper_threshold), u64::from(self.lower_threshold));
         if upper > 0 && connections >= upper && !self.overloaded {
