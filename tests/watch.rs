@@ -373,6 +373,7 @@ fn every_edit_is_one_reload_however_the_file_is_written() {
 #[test]
 fn an_edit_that_is_also_asked_for_is_one_reload() {
     let mut fixture = Fixture::new(plain);
+    let base = config::parse(BASE, "base").expect("it is valid");
     let edits = edits();
     for edit in &edits {
         fs::write(file(fixture.root.path()), &edit.text).expect("the file");
@@ -380,6 +381,7 @@ fn an_edit_that_is_also_asked_for_is_one_reload() {
         let expected = config::parse(&edit.text, "expected").expect("it is valid");
         let seen = fixture.until(edit.what, |seen| seen.answered == number);
         assert_eq!(*seen.snapshot, expected, "{}: it is there with the answer", edit.what);
+        assert_eq!(config::diff(&base, &seen.snapshot), edit.differences, "{}", edit.what);
     }
     assert_eq!(fixture.settled().serial, 1 + edits.len() as u64);
 }
