@@ -29,8 +29,8 @@ use super::instant::Instant;
 /// Connections at most, whatever the configuration asks for.
 pub const CAPACITY_MAX: u32 = index::CAPACITY_MAX;
 
-/// Refers to a connection for as long as it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Refers to a connection for as long as it lives. Ordered as [`ConnectionTable::page`] shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId {
     slot: u32,
     generation: u32,
