@@ -130,6 +130,18 @@ impl<O: Opener> EventLoop<O> {
         Ok(())
     }
 
+    /// Takes up the connections that the router before this one left, if the configuration has it
+    /// so. To be done before [`Self::run`].
+    pub fn take_up_state(&mut self) {
+        self.router.take_up_state();
+    }
+
+    /// Leaves the connections for the router after this one, if the configuration has it so. To be
+    /// done after [`Self::run`].
+    pub fn leave_state(&self) {
+        self.router.leave_state();
+    }
+
     /// Runs until a signal ends it.
     ///
     /// # Errors
