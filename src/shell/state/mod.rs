@@ -1,10 +1,10 @@
 //! What a router leaves for the next one: a file, written at a clean stop and taken up by the next
 //! start, so that a restart costs no connection.
 //!
-//! A file is taken up once at most. It is moved aside before it is opened up, to the name under
-//! which one that was refused stays; if all is well, it is then removed. So a router that dies over
-//! a file never meets it again, nor does one that dies later restore what is long over. What is in
-//! the file is [`format`]'s business, what it means the director's.
+//! A file is taken up once at most: it is moved aside before it is read, then removed, or kept for a
+//! person if it was refused. So a router that dies over a file does not meet it again, nor does one
+//! that dies later restore what is long over. What is in the file is [`format`]'s business, what it
+//! means the director's.
 
 mod format;
 
@@ -83,19 +83,22 @@ pub(super) fn take_up(
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Refusal::Unreadable(error)),
     };
-    let kept = refused(path);
-    fs::rename(path, &kept).map_err(Refusal::Immovable)?;
-    let set_aside = |reason: Reason| Refusal::SetAside { reason, kept: kept.clone() };
-    let len = file.metadata().map_err(Refusal::Unreadable)?.len();
-    let mut sound = Sound::check(file, len).map_err(|unsound| set_aside(unsound.into()))?;
-    let down = age(sound.written_at, wall, max_age).map_err(set_aside)?;
+    let aside = with_ending(path, ".taken");
+    fs::rename(path, &aside).map_err(Refusal::Immovable)?;
+    let keep = |reason| {
+        let kept = with_ending(path, ".refused");
+        let kept = if fs::rename(&aside, &kept).is_ok() { kept } else { aside.clone() };
+        Refusal::SetAside { reason, kept }
+    };
+    let len = file.metadata().map_err(|error| keep(Unsound::Io(error).into()))?.len();
+    let mut sound = Sound::check(file, len).map_err(|unsound| keep(unsound.into()))?;
+    let down = age(sound.written_at, wall, max_age).map_err(keep)?;
 
     let mut import = director.import(now, down);
     let cut_short = sound.records(|record| import.take(record)).err();
     let imported = import.finish();
-    if let Err(error) = fs::remove_file(&kept) {
-        log::warn!("state {}: cannot be removed: {error}", kept.display());
-    }
+    // If it stays, it is in nobody's way.
+    let _ = fs::remove_file(&aside);
     Ok(Some(TakenUp { imported, down, cut_short }))
 }
 
@@ -193,11 +196,6 @@ fn age(written_at: SystemTime, wall: SystemTime, max: Duration) -> Result<Durati
         Err(ahead) if ahead.duration() <= max => Ok(Duration::ZERO),
         Err(ahead) => Err(Reason::FromTheFuture(ahead.duration())),
     }
-}
-
-/// Where a file is kept that was refused.
-fn refused(path: &Path) -> PathBuf {
-    with_ending(path, ".refused")
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -103,10 +103,13 @@ fn what_is_left_is_taken_up_once() {
 fn what_is_there_already_is_replaced_and_leftovers_are_no_obstacle() {
     let fixture = Fixture::new();
     leave(&fixture.path, &director(), NOW, wall()).unwrap();
-    fs::write(fixture.directory.path().join("state.new"), "half").unwrap();
+    for leftover in ["state.new", "state.taken"] {
+        fs::write(fixture.directory.path().join(leftover), "half").unwrap();
+    }
     fixture.leave();
-    assert_eq!(fixture.files(), ["state"]);
+    assert_eq!(fixture.files(), ["state", "state.taken"]);
     assert_eq!(fixture.take_up(Duration::ZERO).unwrap().unwrap().imported.connections, 1);
+    assert_eq!(fixture.files(), [""; 0]);
 }
 
 #[test]
@@ -155,11 +158,18 @@ fn a_file_that_is_refused_is_kept_and_never_tried_again() {
         assert!(line.contains("state.refused; starting without connections"), "{line}");
         assert_eq!(refusal.is_ordinary(), later == 121);
         assert_eq!(fixture.files(), ["state.refused"], "{line}");
-        assert_eq!(fs::metadata(refused(&fixture.path)).unwrap().len(), content);
+        assert_eq!(
+            fs::metadata(fixture.directory.path().join("state.refused")).unwrap().len(),
+            content
+        );
         assert!(fixture.take_up(Duration::ZERO).unwrap().is_none(), "{line}");
         let mut records = Vec::new();
         director.export(NOW, |record| Ok::<_, ()>(records.push(record.clone()))).unwrap();
         assert!(!records.iter().any(|record| matches!(record, Record::Connection(_))), "{line}");
+        // And it stays when the next one is taken up.
+        fixture.leave();
+        assert!(fixture.take_up(Duration::ZERO).unwrap().is_some());
+        assert_eq!(fixture.files(), ["state.refused"], "{line}");
     }
 }
 
