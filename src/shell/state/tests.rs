@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config;
+use crate::config::snapshot::{PortRange, Ports, Protocol};
+use crate::director::state::{ConnectionRecord, RealServerRecord};
 use crate::director::{Action, Limits};
 use crate::wire::Frame;
 use crate::wire::samples::{DIRECTOR_MAC, TCP_SYN};
@@ -223,4 +225,46 @@ fn a_place_that_cannot_be_written_is_known_beforehand() {
     assert!(leave(&at("directory"), &busy(), NOW, wall()).is_err());
     check(&fixture.path).unwrap();
     assert_eq!(fixture.files(), ["directory", "fifo", "file"], "nothing is left of it");
+}
+
+/// How long it takes, and how much room, is printed with `--nocapture`; to be run with `--release`.
+#[test]
+fn a_million_connections_are_left_and_taken_up() {
+    const MANY: u32 = 1 << 20;
+    let fixture = Fixture::new();
+    let mut full = director();
+    let mut import = full.import(NOW, Duration::ZERO);
+    import.take(Record::RealServer(RealServerRecord {
+        vip: [192, 0, 2, 10].into(),
+        protocol: Protocol::Tcp,
+        ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        address: [10, 0, 0, 11].into(),
+        segment: "lan".to_owned(),
+        weight_override: None,
+    }));
+    for number in 0..MANY {
+        import.take(Record::Connection(ConnectionRecord {
+            real_server: 0,
+            client: (0x0a00_0000 + number / 16).to_be_bytes().into(),
+            client_port: 32_768 + (number % 16) as u16,
+            virtual_port: 80,
+            state: ConnectionState::Established,
+            remaining_ms: 900_000 - u64::from(number % 800_000),
+            template: None,
+        }));
+    }
+    assert_eq!(import.finish().connections, MANY);
+
+    let clock = std::time::Instant::now();
+    let left = leave(&fixture.path, &full, NOW, wall()).unwrap();
+    println!("left in {:?}: {left}", clock.elapsed());
+    assert_eq!(left.connections, u64::from(MANY));
+    assert!(left.bytes < 20 * u64::from(MANY), "{} bytes", left.bytes);
+    drop(full);
+
+    let mut next = director();
+    let clock = std::time::Instant::now();
+    let taken_up = take_up(&fixture.path, MAX_AGE, &mut next, NOW, wall()).unwrap().unwrap();
+    println!("taken up in {:?}: {taken_up}", clock.elapsed());
+    assert_eq!(taken_up.imported, Imported { connections: MANY, ..Imported::default() });
 }
