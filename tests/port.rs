@@ -4,6 +4,7 @@
 
 use std::env;
 use std::fs;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
@@ -45,17 +46,24 @@ fn in_namespace_with(wrapper: &[&str], test: &str, body: fn()) {
         .arg(env::current_exe().expect("a test knows its file"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        // Where nft and iptables are, which an ordinary user's shell does not look into.
+        .env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()))
         .output()
         .expect("unshare runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    text.lines().filter(|line| line.starts_with("SKIPPED")).for_each(|line| println!("{line}"));
+    errors.lines().filter(|line| line.starts_with("SKIPPED")).for_each(say);
     assert!(output.status.success(), "{text}{errors}");
     assert!(text.contains("1 passed"), "the name of the test is wrong: {text}");
 }
 
 fn skip(test: &str, why: &str) {
-    println!("SKIPPED: {test}: {why}");
+    say(&format!("SKIPPED: {test}: {why}"));
+}
+
+/// Says it even if the test passes, when the harness swallows what `println!` says.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A test in namespaces of its own.

@@ -51,8 +51,9 @@ PICTURE
     else
         cat <<'PICTURE'
 
-    client ── br-vip ── TAP ─ vipr ─ TAP ── br-backend ── rs1 rs2 rs3     requests
-       └──────── br-vip ─────────────────────────────────── │   │   │      replies
+    client ─┬─ br-vip ── TAP ─ vipr ─ TAP ── br-backend ──► rs1 rs2 rs3     requests
+            │                                               │   │   │
+            └─◄───────────── br-vip ─◄──────────────────────┴───┴───┘       replies
 
 PICTURE
     fi

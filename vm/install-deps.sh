@@ -13,25 +13,27 @@ export PATH="$PATH:$HOME/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin"
 # What is needed, when, how to see whether it is there, and the packages that bring it.
 # A plain word as the check is the name of a command.
 NEEDS=(
-    "build | cc_links       | gcc libc6-dev"
-    "build | make           | make"
-    "build | cargo_is_new   | cargo-web rustc-web"
-    "demo  | ip             | iproute2"
-    "demo  | unshare        | util-linux"
-    "demo  | nsenter        | util-linux"
-    "demo  | setpriv        | util-linux"
-    "demo  | nginx          | nginx"
-    "demo  | curl           | curl"
-    "demo  | tcpdump        | tcpdump"
-    "demo  | arping_iputils | iputils-arping"
-    "test  | ping           | iputils-ping"
-    "test  | jq             | jq"
-    "test  | dnsmasq        | dnsmasq-base"
-    "test  | socat          | socat"
-    "test  | wrk            | wrk"
-    "test  | shellcheck     | shellcheck"
-    "test  | cargo-fmt      | rustfmt-web"
-    "test  | cargo-clippy   | rust-web-clippy"
+    "build | cc_links        | gcc libc6-dev"
+    "build | make            | make"
+    "build | cargo_is_new    | cargo-web rustc-web"
+    "build | ca_certificates | ca-certificates"
+    "demo  | perl            | perl-base"
+    "demo  | ip              | iproute2"
+    "demo  | unshare         | util-linux"
+    "demo  | nsenter         | util-linux"
+    "demo  | setpriv         | util-linux"
+    "demo  | nginx           | nginx"
+    "demo  | curl            | curl"
+    "demo  | tcpdump         | tcpdump"
+    "demo  | arping_iputils  | iputils-arping"
+    "test  | ping            | iputils-ping"
+    "test  | jq              | jq"
+    "test  | dnsmasq         | dnsmasq-base"
+    "test  | socat           | socat"
+    "test  | wrk             | wrk"
+    "test  | shellcheck      | shellcheck"
+    "test  | cargo-fmt       | rustfmt-web"
+    "test  | cargo-clippy    | rust-web-clippy"
 )
 
 main() {
@@ -87,6 +89,8 @@ is_there() {
     case $1 in
         cc_links) echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null ;;
         cargo_is_new) cargo_is_new ;;
+        # Without them cargo cannot fetch crates.
+        ca_certificates) [[ -e ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]] ;;
         # Debian has another arping, with other options.
         arping_iputils) [[ $(arping -V 2>&1) == *iputils* ]] ;;
         cargo-*) cargo "${1#cargo-}" --version >/dev/null 2>&1 ;;
@@ -98,6 +102,7 @@ describe() {
     case $1 in
         cc_links) echo "a C compiler that links (cc)" ;;
         cargo_is_new) echo "cargo $(minimum_rust) or later (found: $(cargo --version 2>/dev/null || echo none))" ;;
+        ca_certificates) echo "CA certificates (/etc/ssl/certs/ca-certificates.crt)" ;;
         arping_iputils) echo "arping (the one of iputils)" ;;
         *) echo "$1" ;;
     esac

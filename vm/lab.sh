@@ -4,6 +4,7 @@
 #
 #     vm/lab.sh probe [PROGRAM...]    says what this machine lacks for it (exit 1 if anything)
 #     vm/lab.sh run COMMAND [ARG...]  runs a command in a private environment, as root of it
+#     vm/lab.sh mount WHAT TARGET     mounts tmpfs, or by bind a file, in such an environment
 #     vm/lab.sh shell [one-arm]       the cluster with vipr running, and a shell in it
 #
 # The private environment has its own network, mounts, processes and /run. When its first process
@@ -125,13 +126,12 @@ lab_cable() {
     ip -n "$1" link set "$2" up
 }
 
-# nginx in a namespace; the answer to GET / is the namespace's name. One process that changes no
-# user, so that it works in a user namespace too.
+# nginx in a namespace; the answer to GET / is the namespace's name. One process that stays who it is.
 lab_nginx() {
     local directory=$LAB_DIR/$1
     mkdir -p "$directory/www"
     cat >"$directory/nginx.conf" <<NGINX
-user root;
+$( ((EUID)) || echo "user root;")
 daemon off;
 master_process off;
 pid $directory/nginx.pid;
@@ -174,6 +174,7 @@ lab_config() {
 # server's MAC (that second part not with a second argument of `any`).
 lab_vipr_start() {
     local config=$1 state=${2:-resolved}
+    [[ -x $VIPR ]] || lab_fail "no program $VIPR: make build, or set VIPR to another"
     lab_exec director "$VIPR" run -c "$config" >"$LAB_DIR/vipr.log" 2>&1 &
     VIPR_PID=$!
     if ! lab_wait 10 "vipr to start" lab_vipr_is_up; then
@@ -248,6 +249,8 @@ lab_says() {
 lab_capture() {
     local name=$1 namespace=$2 card=$3
     shift 3
+    # What an earlier one of this name said is not to be taken for its word.
+    rm -f "$LAB_DIR/$name.tcpdump"
     lab_exec "$namespace" tcpdump -i "$card" -n -U --immediate-mode -B 16384 -s 2048 -Z root \
         -w "$LAB_DIR/$name.pcap" "$@" 2>"$LAB_DIR/$name.tcpdump" &
     CAPTURES+=("$name:$!")
@@ -255,15 +258,26 @@ lab_capture() {
         lab_fail "$(cat "$LAB_DIR/$name.tcpdump")"
 }
 
-# Waits until the captures have written what there was: no file grows any more.
+# Waits until every frame that has passed so far is in the captures' files.
 lab_capture_settle() {
-    local before="" now
-    now=$(stat -c %s "$LAB_DIR"/*.pcap)
-    while [[ $now != "$before" ]]; do
-        sleep 0.1
-        before=$now
-        now=$(stat -c %s "$LAB_DIR"/*.pcap)
+    local capture
+    for capture in "${CAPTURES[@]}"; do
+        lab_wait 10 "tcpdump to write what it has" lab_capture_is_written "${capture%:*}" "${capture#*:}" ||
+            lab_fail "$(cat "$LAB_DIR/${capture%:*}.tcpdump")"
     done
+}
+
+# On SIGUSR1 tcpdump counts: "12 packets captured, 13 packets received by filter, 0 …".
+lab_capture_is_written() {
+    local said=$LAB_DIR/$1.tcpdump before captured received
+    before=$(grep -c ' captured, ' "$said" || true)
+    kill -USR1 "$2"
+    until (($(grep -c ' captured, ' "$said" || true) > before)); do
+        kill -0 "$2" || return 1
+        sleep 0.01
+    done
+    read -r captured _ _ received _ < <(grep ' captured, ' "$said" | tail -n 1 | sed 's/^tcpdump: //')
+    ((captured == received))
 }
 
 # Ends all captures. A capture that lost frames proves nothing.
@@ -346,7 +360,7 @@ lab_fail() {
 # Beside its own programs, those that are named.
 lab_missing() {
     local tool
-    for tool in ip unshare nsenter setpriv nginx curl tcpdump arping "$@"; do
+    for tool in perl ip unshare nsenter setpriv nginx curl tcpdump arping "$@"; do
         command -v "$tool" >/dev/null || echo "the program $tool (vm/install-deps.sh demo test)"
     done
     if [[ ! -c /dev/net/tun ]]; then
@@ -363,8 +377,10 @@ lab_missing() {
     fi
 }
 
+# An ordinary user keeps his number and gets all capabilities: as user 0 of a namespace without other
+# users, programs that want to become somebody else (tcpdump, nginx, dnsmasq) would fail.
 UNSHARE=(--net --mount --pid --fork --kill-child --mount-proc)
-((EUID == 0)) || UNSHARE=(--user --map-root-user "${UNSHARE[@]}")
+((EUID == 0)) || UNSHARE=(--user --map-current-user --keep-caps "${UNSHARE[@]}")
 
 # Runs a command in the private environment and gives its exit status. Ends it on a signal.
 lab_run() {
@@ -406,9 +422,24 @@ lab_become_root() {
     exit 77
 }
 
+# Mounts `tmpfs` or, by bind, a file: `lab_mount WHAT TARGET`. mount(8) refuses whoever is not user 0,
+# whatever his capabilities; the system call does not.
+lab_mount() {
+    local call type=none flags=4096
+    case $(uname -m) in
+        x86_64) call=165 ;;
+        aarch64 | riscv64 | loongarch64) call=40 ;;
+        *) call=21 ;;
+    esac
+    [[ $1 != tmpfs ]] || { type=tmpfs flags=0; }
+    perl -e 'my ($call, $flags, $what, $target, $type, $data) = @ARGV;
+        syscall($call + 0, $what, $target, $type, $flags + 0, $data) == 0
+            or die "cannot mount $what on $target: $!\n"' "$call" "$flags" "$1" "$2" "$type" ""
+}
+
 # The first process of the private environment.
 lab_inside() {
-    mount -t tmpfs tmpfs /run
+    lab_mount tmpfs /run
     mkdir -p "$LAB_DIR"
     ip link set lo up
     LAB_INSIDE=1 "$@"
@@ -439,7 +470,8 @@ lab_main() {
             exec unshare "${UNSHARE[@]}" "$BASH" "$LAB_ROOT/vm/lab.sh" inside lab_shell "$@"
             ;;
         inside) lab_inside "$@" ;;
-        *) sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+        mount) lab_mount "$@" ;;
+        *) sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
     esac
 }
 

@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write as _};
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -137,7 +138,7 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
 }
 
 /// Services with as many of their real servers as there is `room` for: the same number of each.
-fn service_lines(services: &[Service], room: usize) -> Vec<String> {
+fn service_lines(services: &[Arc<Service>], room: usize) -> Vec<String> {
     if services.is_empty() {
         return vec!["no services".into()];
     }

@@ -6,7 +6,8 @@
 use core::fmt::{Debug, Display};
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Snapshot;
 use super::durations::format_duration;
@@ -80,11 +81,11 @@ impl Changes {
         }
     }
 
-    fn services(&mut self, before: &[Service], after: &[Service]) {
+    fn services(&mut self, before: &[Arc<Service>], after: &[Arc<Service>]) {
         let key = |service: &Service| (service.vip, service.protocol, service.ports.clone());
-        let mut known: BTreeMap<_, &Service> =
+        let mut known: BTreeMap<_, &Arc<Service>> =
             before.iter().map(|service| (key(service), service)).collect();
-        let kept: Vec<Option<&Service>> =
+        let kept: Vec<Option<&Arc<Service>>> =
             after.iter().map(|service| known.remove(&key(service))).collect();
         for service in before.iter().filter(|service| known.contains_key(&key(service))) {
             self.lines.push(format!("service {}: removed", service.name));
@@ -92,6 +93,7 @@ impl Changes {
         for (service, old) in after.iter().zip(kept) {
             self.about(format!("service {}", service.name));
             match old {
+                Some(old) if Arc::ptr_eq(old, service) => {}
                 Some(old) => self.service(old, service),
                 None => self.say(format!(
                     "added ({}, scheduler {}, {} real servers)",
@@ -116,9 +118,9 @@ impl Changes {
         let key = |server: &RealServer| -> (IpAddr, _) { (server.address, server.segment.clone()) };
         let mut known: BTreeMap<_, &RealServer> =
             before.real_servers.iter().map(|server| (key(server), server)).collect();
-        let order: Vec<_> = after.real_servers.iter().map(&key).collect();
-        let kept_before = before.real_servers.iter().map(&key).filter(|k| order.contains(k));
-        let kept_after = order.iter().filter(|k| known.contains_key(k)).cloned();
+        let there: BTreeSet<_> = after.real_servers.iter().map(&key).collect();
+        let kept_before = before.real_servers.iter().map(&key).filter(|k| there.contains(k));
+        let kept_after = after.real_servers.iter().map(&key).filter(|k| known.contains_key(k));
         let reordered = !kept_before.eq(kept_after);
         for server in &after.real_servers {
             match known.remove(&key(server)) {

@@ -8,6 +8,7 @@
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +26,23 @@ pub struct Snapshot {
     /// In the order of the file.
     pub segments: Vec<Segment>,
     /// In the order of the file.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
+}
+
+impl Snapshot {
+    /// Makes this snapshot and an earlier one share the services they have in common, so that
+    /// who compares them can tell at a glance.
+    pub fn share(&mut self, earlier: &Snapshot) {
+        let known: HashMap<(IpAddr, Protocol, &Ports), &Arc<Service>> =
+            earlier.services.iter().map(|service| (service.key(), service)).collect();
+        for service in &mut self.services {
+            if let Some(&same) = known.get(&service.key())
+                && same == service
+            {
+                *service = Arc::clone(same);
+            }
+        }
+    }
 }
 
 /// `[router]`.
@@ -237,6 +254,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// What tells it from every other service.
+    fn key(&self) -> (IpAddr, Protocol, &Ports) {
+        (self.vip, self.protocol, &self.ports)
+    }
+
     /// `VIP:port/protocol`: what a service is called that has no name.
     pub fn endpoint(&self) -> String {
         endpoint(self.vip, &self.ports, self.protocol)

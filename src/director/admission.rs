@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::connections::{ConnectionId, ConnectionState, Eviction, TableFull, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, TableFull, TcpEvent};
 use super::flow::FlowKey;
 use super::scheduler::PickKey;
 use super::services::{DestinationId, ServiceId, Threshold};
@@ -36,7 +36,9 @@ impl Director {
         if !self.is_possible_client(arrival.ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) = self.sent_back_by(arrival.source_mac, arrival.ip.source) {
+        if let Some(looping) =
+            self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
+        {
             return self.drop_loop(now, arrival.ingress, arrival.source_mac, arrival.ip, looping);
         }
         let port = arrival.destination_port;
@@ -61,11 +63,12 @@ impl Director {
         let vip = IpAddr::V4(arrival.ip.destination);
         let pick = PickKey { client, client_port: arrival.source_port, vip };
         let service = self.services.services.get(id)?;
-        let Some(persistence) = service.persistence else {
+        let Some(persistence) = service.config.persistence else {
             let destination = self.services.schedule(id, &pick)?;
             return Some(Choice { destination, template: None });
         };
-        let key = template_key(&persistence, &service.key.ports, arrival.ip.protocol, client, vip);
+        let ports = &service.config.ports;
+        let key = template_key(&persistence, ports, arrival.ip.protocol, client, vip);
         let deadline = now + persistence.timeout;
         if let Some(template) = self.connections.find(&key)
             && let Some(known) = self.connections.get(template)
@@ -76,12 +79,12 @@ impl Director {
                 self.connections.update(template, ConnectionState::Template, deadline);
                 return Some(Choice { destination, template: Some(template) });
             }
-            self.end_connection(template);
+            self.end_connection(now, template);
         }
         let destination = self.services.schedule(id, &pick)?;
         // Without room for the template the connection is still worth having.
         let state = ConnectionState::Template;
-        let template = self.insert_connection(key, destination, state, deadline).ok();
+        let template = self.insert_connection(now, key, destination, state, deadline).ok();
         Some(Choice { destination, template })
     }
 
@@ -105,14 +108,14 @@ impl Director {
         Choice { destination, template }: Choice,
     ) -> Verdict {
         let one_packet = arrival.protocol == Protocol::Udp
-            && self.services.services.get(service).is_some_and(|service| service.one_packet);
+            && self.services.services.get(service).is_some_and(|service| service.config.one_packet);
         if !one_packet {
             let state = match arrival.protocol {
                 Protocol::Tcp => ConnectionState::None.after(TcpEvent::from(arrival.flags)),
                 Protocol::Udp | Protocol::Sctp => ConnectionState::Udp,
             };
             let deadline = now + state.timeout(&self.snapshot.timeouts);
-            let Ok(id) = self.insert_connection(key, destination, state, deadline) else {
+            let Ok(id) = self.insert_connection(now, key, destination, state, deadline) else {
                 return Verdict::drop(DropReason::ConnectionsFull);
             };
             if let Some(template) = template {
@@ -128,41 +131,45 @@ impl Director {
         self.forward(now, arrival.ingress, frame, arrival.ip, destination)
     }
 
-    /// Enters a connection, at the cost of a half-open or closing one when the table is full.
+    /// Enters a connection or template, at the cost of a lesser one when the table is full.
     fn insert_connection(
         &mut self,
+        now: Instant,
         key: FlowKey,
         destination: DestinationId,
         state: ConnectionState,
         deadline: Instant,
     ) -> Result<ConnectionId, TableFull> {
         if self.connections.len() == self.connections.capacity() {
-            let victim = self
-                .connections
-                .oldest(Eviction::HalfOpen)
-                .or_else(|| self.connections.oldest(Eviction::Closing));
+            let victim = state.displaces().iter().find_map(|&class| self.connections.oldest(class));
             if !self.full_told {
                 self.full_told = true;
                 self.events.push(Event::ConnectionsFull { capacity: self.connections.capacity() });
             }
-            self.end_connection(victim.ok_or(TableFull)?);
+            self.end_connection(now, victim.ok_or(TableFull)?);
             self.evicted += 1;
         }
         self.connections.insert(key, destination, state, deadline)
     }
 
     /// Takes a connection out of the table and out of its real server's counts.
-    pub(super) fn end_connection(&mut self, id: ConnectionId) {
+    pub(super) fn end_connection(&mut self, now: Instant, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(id) {
-            self.ended(connection.destination, connection.state);
+            self.ended(now, connection.destination, connection.state);
         }
     }
 
-    /// A connection of a real server has gone.
-    pub(super) fn ended(&mut self, destination: DestinationId, state: ConnectionState) {
+    /// A connection of a real server has gone. A draining one goes with its last.
+    pub(super) fn ended(
+        &mut self,
+        now: Instant,
+        destination: DestinationId,
+        state: ConnectionState,
+    ) {
         if state != ConnectionState::Template {
             let crossed = self.services.closed(destination, state.is_active());
             self.tell_threshold(destination, crossed);
+            self.remove_if_drained(now, destination);
         }
         // Told again when it fills up after having been emptier by a sixteenth.
         let (len, capacity) = (self.connections.len(), self.connections.capacity());
@@ -173,7 +180,7 @@ impl Director {
         let Some(crossed) = crossed else { return };
         let Some(destination) = self.services.destinations.get(id) else { return };
         let Some(service) = self.services.services.get(destination.service) else { return };
-        let (service, real_server) = (service.name.clone(), destination.name.clone());
+        let (service, real_server) = (service.config.name.clone(), destination.name.clone());
         let connections = destination.connections();
         self.events.push(match crossed {
             Threshold::Overloaded => Event::Overloaded { service, real_server, connections },
@@ -182,10 +189,10 @@ impl Director {
     }
 }
 
-/// Whether a packet may open a connection: any UDP, and a TCP SYN that is no RST.
+/// Whether a packet may open a connection: of TCP a SYN, of UDP any.
 fn opens(arrival: &Arrival<'_>) -> bool {
     match arrival.protocol {
-        Protocol::Tcp => arrival.flags.syn() && !arrival.flags.rst(),
+        Protocol::Tcp => arrival.opens_tcp(),
         Protocol::Udp | Protocol::Sctp => true,
     }
 }

@@ -31,9 +31,11 @@ mod fragments;
 mod hold;
 mod ingress;
 mod keyed;
+mod look_ahead;
 mod neighbors;
 mod rate_limit;
 mod rates;
+mod recognition;
 mod reload;
 mod resolution;
 mod segments;
@@ -105,7 +107,7 @@ pub struct Director {
     services: services::Services,
     neighbors: neighbors::Neighbors,
     /// Every configured real server's own address.
-    rips: keyed::KeyedMap<IpAddr, resolution::Rip>,
+    rips: keyed::KeyedMap<IpAddr, recognition::Rip>,
     stations: stations::Stations,
     connections: connections::ConnectionTable,
     /// Connections that went early to make room.
@@ -115,6 +117,8 @@ pub struct Director {
     fragments: fragments::FragmentTable,
     hold: hold::HoldQueue,
     announcer: announcer::Announcer,
+    /// What is announced, where, and with which MAC.
+    announced: reload::Announced,
     conflicts: conflicts::Conflicts,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
@@ -148,6 +152,7 @@ impl Director {
             fragments: fragments::FragmentTable::new(key),
             hold: hold::HoldQueue::new(limits.hold_frames, limits.hold_bytes),
             announcer: announcer::Announcer::default(),
+            announced: reload::Announced::new(),
             conflicts: conflicts::Conflicts::default(),
             reset_limit: limit(),
             icmp_limit: limit(),
@@ -217,7 +222,7 @@ impl Director {
 
     /// The name of a service of a verdict.
     pub fn service_name(&self, service: ServiceId) -> Option<&Arc<str>> {
-        self.services.services.get(service).map(|service| &service.name)
+        self.services.services.get(service).map(|service| &service.config.name)
     }
 
     /// The name of a real server of a verdict.

@@ -27,6 +27,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest pause between requests to a neighbor that is down.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a MAC that was found stands against other answers (Linux's `locktime`). Of two
+/// stations that answer one request the first wins, and a dispute costs a step a second, not one
+/// a packet.
+const LOCK_TIME: Duration = Duration::from_secs(1);
 
 pub(super) type NeighborId = Id<Neighbor>;
 
@@ -41,6 +45,8 @@ pub(super) struct Neighbor {
     pub users: Vec<DestinationId>,
     /// The MAC that frames go to: configured, or the last one found.
     mac: Option<MacAddr>,
+    /// Since when it is this one, if it was found.
+    since: Instant,
     state: State,
     timer: Option<Instant>,
 }
@@ -90,8 +96,8 @@ pub(super) enum Heard {
     Stranger,
     /// Nothing new, or nothing that counts (its MAC is configured).
     Known,
-    /// Its MAC was found: it is up. It may have had another before it was down.
-    Up { neighbor: NeighborId, before: Option<MacAddr> },
+    /// Its MAC was found: it is up.
+    Up { neighbor: NeighborId },
     /// It is reachable at another MAC than before.
     Moved { neighbor: NeighborId, from: MacAddr },
 }
@@ -108,28 +114,32 @@ impl Neighbors {
         Neighbors { arena: Arena::default(), by_address: key.map(), timers: BTreeSet::new() }
     }
 
-    /// The neighbor with this address, entered if need be, with its MAC as now configured.
-    pub fn ensure(
-        &mut self,
-        now: Instant,
-        segment: SegmentId,
-        address: IpAddr,
-        configured: Option<MacAddr>,
-        name: &Arc<str>,
-    ) -> NeighborId {
-        let id = *self.by_address.entry((segment, address)).or_insert_with(|| {
+    /// The neighbor with this address, entered if need be; [`Self::configure`] brings it to life.
+    pub fn enter(&mut self, segment: SegmentId, address: IpAddr, name: &Arc<str>) -> NeighborId {
+        *self.by_address.entry((segment, address)).or_insert_with(|| {
             self.arena.insert(Neighbor {
                 segment,
                 address,
                 name: name.clone(),
                 users: Vec::new(),
                 mac: None,
+                since: Instant::ZERO,
                 state: State::Unresolvable,
                 timer: None,
             })
-        });
-        let Some(neighbor) = self.arena.get_mut(id) else { return id };
-        neighbor.name = name.clone();
+        })
+    }
+
+    /// Sets a neighbor's name, and its MAC if it is configured.
+    pub fn configure(
+        &mut self,
+        now: Instant,
+        id: NeighborId,
+        configured: Option<MacAddr>,
+        name: Arc<str>,
+    ) {
+        let Some(neighbor) = self.arena.get_mut(id) else { return };
+        neighbor.name = name;
         match configured {
             Some(mac) => {
                 neighbor.mac = Some(mac);
@@ -137,27 +147,19 @@ impl Neighbors {
                 self.arm(id, None);
             }
             None if matches!(neighbor.state, State::Static | State::Unresolvable)
-                && address.is_ipv4() =>
+                && neighbor.address.is_ipv4() =>
             {
                 // Looked for at once; until the answer, frames are held.
                 neighbor.mac = None;
                 neighbor.state = State::Probing { sent: 0 };
                 self.arm(id, Some(now));
             }
-            None if address.is_ipv6() => {
+            None if neighbor.address.is_ipv6() => {
                 neighbor.mac = None;
                 neighbor.state = State::Unresolvable;
                 self.arm(id, None);
             }
             None => {}
-        }
-        id
-    }
-
-    /// Forgets who uses which neighbor, before all users are entered again.
-    pub fn clear_users(&mut self) {
-        for (_, neighbor) in self.arena.iter_mut() {
-            neighbor.users.clear();
         }
     }
 
@@ -167,21 +169,18 @@ impl Neighbors {
         }
     }
 
-    /// Removes neighbors that nobody uses; returns them.
-    pub fn remove_unused(&mut self) -> Vec<NeighborId> {
-        let unused: Vec<NeighborId> = self
-            .arena
-            .iter()
-            .filter(|(_, neighbor)| neighbor.users.is_empty())
-            .map(|(id, _)| id)
-            .collect();
-        for &id in &unused {
-            self.arm(id, None);
-            if let Some(neighbor) = self.arena.remove(id) {
-                self.by_address.remove(&(neighbor.segment, neighbor.address));
-            }
+    pub fn remove_user(&mut self, id: NeighborId, user: DestinationId) {
+        if let Some(neighbor) = self.arena.get_mut(id) {
+            neighbor.users.retain(|&known| known != user);
         }
-        unused
+    }
+
+    /// Forgets a neighbor.
+    pub fn remove(&mut self, id: NeighborId) {
+        self.arm(id, None);
+        if let Some(neighbor) = self.arena.remove(id) {
+            self.by_address.remove(&(neighbor.segment, neighbor.address));
+        }
     }
 
     pub fn get(&self, id: NeighborId) -> Option<&Neighbor> {
@@ -207,9 +206,17 @@ impl Neighbors {
             State::Static | State::Unresolvable => return Heard::Known,
             State::Probing { .. } | State::Down { .. } | State::Reachable { .. } => {}
         }
+        let is_up = matches!(before, State::Reachable { .. });
+        let is_found = matches!(before, State::Reachable { confirmed: Some(_), .. });
+        if is_found && neighbor.mac != Some(mac) && now.since(neighbor.since) < LOCK_TIME {
+            return Heard::Known;
+        }
         neighbor.state = State::Reachable { confirmed: Some(now), unanswered: 0 };
         let known = neighbor.mac.replace(mac);
-        if matches!(before, State::Reachable { .. }) {
+        if known != Some(mac) || !is_up {
+            neighbor.since = now;
+        }
+        if is_up {
             // The timer stays: when it fires it sees how fresh the neighbor is.
             return match known {
                 Some(from) if from != mac => Heard::Moved { neighbor: id, from },
@@ -217,7 +224,7 @@ impl Neighbors {
             };
         }
         self.arm(id, Some(now + REFRESH_INTERVAL + spread(id)));
-        Heard::Up { neighbor: id, before: known }
+        Heard::Up { neighbor: id }
     }
 
     /// Takes a neighbor that is being looked for to be where a director before this one had found
@@ -236,6 +243,7 @@ impl Neighbors {
             return false;
         }
         neighbor.mac = Some(mac);
+        neighbor.since = now;
         neighbor.state = State::Reachable { confirmed: None, unanswered: 0 };
         self.arm(id, Some(now));
         true
@@ -367,7 +375,8 @@ mod tests {
 
     fn one(configured: Option<MacAddr>) -> (Neighbors, NeighborId) {
         let mut neighbors = Neighbors::new(HashKey(1, 2));
-        let id = neighbors.ensure(Instant::ZERO, SEGMENT, rip(), configured, &"rs1".into());
+        let id = neighbors.enter(SEGMENT, rip(), &"rs1".into());
+        neighbors.configure(Instant::ZERO, id, configured, "rs1".into());
         (neighbors, id)
     }
 
@@ -396,7 +405,7 @@ mod tests {
         let times: Vec<u64> = run(&mut neighbors, 130).into_iter().map(|(at, _)| at).collect();
         assert_eq!(times, [4, 6, 10, 18, 34, 64, 94, 124]);
         let at = Instant::ZERO + Duration::from_secs(131);
-        assert_eq!(neighbors.hear(at, SEGMENT, rip(), MAC), Heard::Up { neighbor, before: None });
+        assert_eq!(neighbors.hear(at, SEGMENT, rip(), MAC), Heard::Up { neighbor });
         assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(MAC));
     }
 
@@ -404,10 +413,7 @@ mod tests {
     fn an_answer_is_refreshed_by_unicast_then_broadcast_and_silence_is_down() {
         let (mut neighbors, neighbor) = one(None);
         run(&mut neighbors, 0);
-        assert_eq!(
-            neighbors.hear(Instant::ZERO, SEGMENT, rip(), MAC),
-            Heard::Up { neighbor, before: None }
-        );
+        assert_eq!(neighbors.hear(Instant::ZERO, SEGMENT, rip(), MAC), Heard::Up { neighbor });
         let unicast = Due::Ask { neighbor, of: Some(MAC) };
         let broadcast = Due::Ask { neighbor, of: None };
         assert_eq!(
@@ -463,6 +469,15 @@ mod tests {
         let due = run(&mut neighbors, 11);
         assert_eq!(due.last(), Some(&(11, Due::Down { neighbor, probes: 6 })), "silence is down");
         assert_eq!(neighbors.get(neighbor).unwrap().found_mac(), None);
+
+        let (mut neighbors, neighbor) = one(None);
+        assert!(neighbors.assume(at(5), SEGMENT, rip(), MAC));
+        let moved = Heard::Moved { neighbor, from: MAC };
+        assert_eq!(
+            neighbors.hear(at(5), SEGMENT, rip(), OTHER),
+            moved,
+            "what is heard goes before"
+        );
     }
 
     #[test]
@@ -474,6 +489,20 @@ mod tests {
         assert!(!neighbors.assume(Instant::ZERO, SEGMENT, IpAddr::from([10, 0, 0, 99]), MAC));
         assert!(!neighbors.assume(Instant::ZERO, SegmentId(1), rip(), MAC));
         assert_eq!(run(&mut neighbors, 100), []);
+    }
+
+    #[test]
+    fn a_dispute_about_an_address_costs_a_step_a_second() {
+        let (mut neighbors, neighbor) = one(None);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut hear = |millis, mac| neighbors.hear(at(millis), SEGMENT, rip(), mac);
+        assert_eq!(hear(0, MAC), Heard::Up { neighbor });
+        assert_eq!(hear(1, OTHER), Heard::Known, "the first answer wins");
+        assert_eq!(hear(500, MAC), Heard::Known);
+        assert_eq!(hear(999, OTHER), Heard::Known);
+        assert_eq!(hear(1000, OTHER), Heard::Moved { neighbor, from: MAC });
+        assert_eq!(hear(1001, MAC), Heard::Known);
+        assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(OTHER));
     }
 
     #[test]
@@ -494,9 +523,9 @@ mod tests {
     }
 
     #[test]
-    fn unused_neighbors_go_with_their_timers() {
+    fn a_neighbor_goes_with_its_timer() {
         let (mut neighbors, neighbor) = one(None);
-        assert_eq!(neighbors.remove_unused(), [neighbor]);
+        neighbors.remove(neighbor);
         assert_eq!(neighbors.next_deadline(), None);
         assert!(neighbors.by_address.is_empty());
     }

@@ -31,7 +31,8 @@ pub struct StatusReport {
 pub struct ConnectionsSummary {
     pub current: u32,
     pub max: u32,
-    /// Half-open or closing connections that went early to make room.
+    /// Connections (half-open ones first, then closing ones) and templates that went early to make
+    /// room.
     pub evicted: u64,
 }
 

@@ -5,28 +5,13 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use super::neighbors::{self, Heard, NeighborId};
 use super::stations::Station;
-use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict, announcer};
+use super::{Director, DropReason, Event, Instant, SegmentId, Verdict, announcer};
 use crate::wire::arp::{ArpOperation, ArpPacket};
 use crate::wire::packet::Packet;
 use crate::wire::{Frame, MacAddr};
 
 /// ARP packets sent by one call of `handle_timeout`, at most; the rest follows at once.
 const ARP_PER_TIMEOUT_MAX: usize = 64;
-
-/// MACs remembered for one RIP on VIP segments, at most.
-const LEARNT_PER_RIP_MAX: usize = 4;
-
-/// A real server's own address, and the cards it may be recognised by beside the one it is
-/// reached at.
-#[derive(Debug)]
-pub(super) struct Rip {
-    /// One of the real servers with this address, for naming it.
-    pub destination: DestinationId,
-    /// `vip_mac` of the configuration.
-    pub configured: Vec<MacAddr>,
-    /// Whatever answered for the RIP on a VIP segment.
-    pub learnt: Vec<MacAddr>,
-}
 
 impl Director {
     pub(super) fn judge_arp(
@@ -89,13 +74,10 @@ impl Director {
 
     fn note_claim(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) {
         let vip = IpAddr::V4(arp.sender);
-        let real_server = match self.stations.find(arp.sender_mac) {
-            Some(Station::RealServers(list)) => list
-                .first()
-                .and_then(|&(_, id)| self.services.destinations.get(id))
-                .map(|destination| destination.name.clone()),
-            _ => None,
-        };
+        let real_server = self
+            .real_server_at(now, arp.sender_mac, None)
+            .and_then(|id| self.services.destinations.get(id))
+            .map(|destination| destination.name.clone());
         let mac = arp.sender_mac;
         let reaction = self.conflicts.claim(now, vip, ingress, mac, real_server.as_ref());
         if reaction.defend {
@@ -111,10 +93,10 @@ impl Director {
     fn hear(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) -> bool {
         let (sender, mac) = (IpAddr::V4(arp.sender), arp.sender_mac);
         match self.neighbors.hear(now, ingress, sender, mac) {
-            Heard::Stranger => self.recognise(ingress, sender, mac),
+            Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
-            Heard::Up { neighbor, before } => {
-                self.neighbor_up(neighbor, mac, before);
+            Heard::Up { neighbor } => {
+                self.neighbor_up(neighbor, mac);
                 true
             }
             Heard::Moved { neighbor, from } => {
@@ -127,25 +109,10 @@ impl Director {
                         to: mac,
                     });
                 }
-                self.rebuild_stations();
+                self.recognise_by(sender);
                 true
             }
         }
-    }
-
-    /// A real server's RIP on a VIP segment it is not reached on: a card of it is here, by which
-    /// it may be recognised when it sends frames back.
-    fn recognise(&mut self, ingress: SegmentId, sender: IpAddr, mac: MacAddr) -> bool {
-        let on_vip_segment =
-            self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips());
-        let Some(card) = self.rips.get_mut(&sender).filter(|_| on_vip_segment) else {
-            return false;
-        };
-        if card.learnt.len() < LEARNT_PER_RIP_MAX && !card.learnt.contains(&mac) {
-            card.learnt.push(mac);
-            self.stations.add_real_server(mac, sender, card.destination);
-        }
-        true
     }
 
     /// Whether a request for this address is answered: a VIP on a VIP segment, a DIP on its own.
@@ -196,7 +163,7 @@ impl Director {
         self.emit(egress, |buffer| announcement.emit(buffer, MacAddr::BROADCAST));
     }
 
-    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr, before: Option<MacAddr>) {
+    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         self.events.push(Event::NeighborUp {
             real_server: neighbor.name.clone(),
@@ -204,17 +171,9 @@ impl Director {
             segment: self.segment_label(neighbor.segment),
             mac,
         });
-        let (egress, address) = (neighbor.segment, neighbor.address);
-        for &user in &neighbor.users {
-            self.services.set_reachable(user, true);
-        }
-        if let Some(rip) = self.rips.get(&address) {
-            self.stations.add_real_server(mac, address, rip.destination);
-        }
-        if before.is_some_and(|before| before != mac) {
-            self.rebuild_stations();
-        }
-        self.release_held(id, egress, mac);
+        let address = neighbor.address;
+        self.follow_neighbor(id);
+        self.recognise_by(address);
     }
 
     fn neighbor_down(&mut self, id: NeighborId, probes: u32) {
@@ -225,9 +184,7 @@ impl Director {
             segment: self.segment_label(neighbor.segment),
             probes,
         });
-        for &user in &neighbor.users {
-            self.services.set_reachable(user, false);
-        }
+        self.follow_neighbor(id);
         self.drop_held(id);
     }
 
@@ -252,26 +209,6 @@ impl Director {
         for _ in self.hold.take(id) {
             self.counters.held -= 1;
             self.counters.count_drop(DropReason::HoldExpired);
-        }
-    }
-
-    /// Enters every known station anew, after one changed.
-    pub(super) fn rebuild_stations(&mut self) {
-        self.stations.clear();
-        for (_, segment) in self.segments.iter() {
-            self.stations.add_own(segment.mac);
-        }
-        for (&address, rip) in &self.rips {
-            for &mac in rip.configured.iter().chain(&rip.learnt) {
-                self.stations.add_real_server(mac, address, rip.destination);
-            }
-        }
-        for (_, neighbor) in self.neighbors.iter() {
-            if let Some(mac) = neighbor.mac()
-                && let Some(rip) = self.rips.get(&neighbor.address)
-            {
-                self.stations.add_real_server(mac, neighbor.address, rip.destination);
-            }
         }
     }
 }

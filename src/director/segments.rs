@@ -1,6 +1,6 @@
 //! The segments the director has a port on, at run time.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -52,6 +52,18 @@ impl Segment {
     /// Whether an address is the director's own here.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.addr() == address)
+    }
+
+    /// Whether an address is the director's own here, or stands for all stations here: that of
+    /// the network or its broadcast address (RFC 1122, 3.2.1.3).
+    pub fn has_or_is_all_of(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|own| match own {
+            IpNet::V4(own) => {
+                let for_all = [own.network(), own.broadcast()];
+                own.addr() == address || own.prefix_len() < 31 && for_all.contains(&address)
+            }
+            IpNet::V6(_) => false,
+        })
     }
 
     /// The address to ask for a neighbor from: one whose prefix covers it, else any.
@@ -106,11 +118,6 @@ impl Segments {
         if let Some(segment) = self.get_mut(id) {
             segment.mtu_device = Some(mtu);
         }
-    }
-
-    /// Whether an address is the director's own on any segment.
-    pub fn any_has_address(&self, address: IpAddr) -> bool {
-        self.iter().any(|(_, segment)| segment.has_address(address))
     }
 
     /// Enters a segment as now configured, or updates it; its id.

@@ -14,41 +14,29 @@ use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
 use super::rates::RateEstimator;
 use super::scheduler::{Candidate, PickKey, Scheduler};
-use crate::config::snapshot::{self, OnRemoval, Persistence, Ports, Protocol};
+use crate::config::snapshot::{self, Ports, Protocol};
+use crate::wire::MacAddr;
 
 pub type ServiceId = Id<Service>;
 pub type DestinationId = Id<Destination>;
 
 /// What a service goes by across reloads.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ServiceKey {
-    pub vip: IpAddr,
-    pub protocol: Protocol,
-    pub ports: Ports,
-}
-
-impl ServiceKey {
-    /// `VIP:port/protocol`.
-    pub fn endpoint(&self) -> String {
-        snapshot::endpoint(self.vip, &self.ports, self.protocol)
-    }
-}
+pub(super) type ServiceKey = (IpAddr, Protocol, Ports);
 
 /// A virtual service at run time.
 #[derive(Debug)]
 pub struct Service {
-    pub(super) name: Arc<str>,
-    pub(super) key: ServiceKey,
+    /// As configured now, or last.
+    pub(super) config: Arc<snapshot::Service>,
     pub(super) scheduler: Scheduler,
-    pub(super) persistence: Option<Persistence>,
-    pub(super) one_packet: bool,
-    pub(super) on_removal: OnRemoval,
     /// False once the configuration has dropped it; it stays while connections remain.
     pub(super) configured: bool,
     /// Configured real servers, in the order of the configuration.
     pub(super) destinations: Vec<DestinationId>,
     /// What the scheduler sees of `destinations`, by position.
     pub(super) candidates: Vec<Candidate>,
+    /// How many of them can take a connection.
+    pub(super) eligible: u32,
     /// Real servers no longer configured whose connections finish.
     pub(super) draining: Vec<DestinationId>,
     pub(super) traffic: Traffic,
@@ -71,6 +59,9 @@ pub struct Destination {
     pub(super) weight_override: Option<u32>,
     pub(super) upper_threshold: u32,
     pub(super) lower_threshold: u32,
+    /// Its MAC, and its other cards', where they are configured.
+    pub(super) mac: Option<MacAddr>,
+    pub(super) vip_macs: Vec<MacAddr>,
     /// Removed in a way that ends its connections: they are on their way out of the table.
     pub(super) cut: bool,
     pub(super) overloaded: bool,
@@ -97,6 +88,8 @@ pub(super) struct Services {
     pub destinations: Arena<Destination>,
     /// Configured services, in the order of the configuration.
     pub order: Vec<ServiceId>,
+    /// All of them, by natural key.
+    pub by_key: KeyedMap<ServiceKey, ServiceId>,
     vips: KeyedMap<IpAddr, Vip>,
     by_port: KeyedMap<(IpAddr, Protocol), PortTable>,
     hash_key: HashKey,
@@ -125,6 +118,7 @@ impl Services {
             services: Arena::default(),
             destinations: Arena::default(),
             order: Vec::new(),
+            by_key: hash_key.map(),
             vips: hash_key.map(),
             by_port: hash_key.map(),
             hash_key,
@@ -151,14 +145,11 @@ impl Services {
         self.vips.get(&address)
     }
 
-    /// Configured VIPs, in the order of their first service.
+    /// Configured VIPs, in ascending order.
     pub fn configured_vips(&self) -> Vec<IpAddr> {
-        let mut vips = Vec::new();
-        for service in self.order.iter().filter_map(|&id| self.services.get(id)) {
-            if !vips.contains(&service.key.vip) {
-                vips.push(service.key.vip);
-            }
-        }
+        let configured = self.vips.iter().filter(|(_, vip)| vip.configured);
+        let mut vips: Vec<IpAddr> = configured.map(|(&address, _)| address).collect();
+        vips.sort_unstable();
         vips
     }
 
@@ -203,14 +194,12 @@ impl Services {
         self.change(id, |destination| *destination.count(active) += 1)
     }
 
-    /// A connection to a real server is gone. A draining one goes with its last.
+    /// A connection to a real server is gone.
     pub fn closed(&mut self, id: DestinationId, active: bool) -> Option<Threshold> {
-        let crossed = self.change(id, |destination| {
+        self.change(id, |destination| {
             let count = destination.count(active);
             *count = count.saturating_sub(1);
-        });
-        self.remove_if_drained(id);
-        crossed
+        })
     }
 
     /// A connection became active, or inactive.
@@ -254,9 +243,9 @@ impl Services {
             }
         };
         let found = services()
-            .find(|found| &*found.name == service || found.key.endpoint() == service)
+            .find(|found| &*found.config.name == service || found.config.endpoint() == service)
             .ok_or_else(|| {
-                let names = services().map(|service| &*service.name).collect();
+                let names = services().map(|service| &*service.config.name).collect();
                 format!("no service {service}: {}", known(names))
             })?;
         let destinations =
@@ -272,17 +261,20 @@ impl Services {
             })
     }
 
-    /// Takes a draining real server without connections out, and with the last one its service.
-    pub fn remove_if_drained(&mut self, id: DestinationId) {
-        let Some(destination) = self.destinations.get(id) else { return };
+    /// Takes a draining real server without connections out, and with the last one its service;
+    /// the neighbor it used.
+    pub fn remove_if_drained(&mut self, id: DestinationId) -> Option<NeighborId> {
+        let destination = self.destinations.get(id)?;
         if destination.position.is_some() || destination.connections() > 0 {
-            return;
+            return None;
         }
-        let service_id = destination.service;
+        let (service_id, neighbor) = (destination.service, destination.neighbor);
         self.destinations.remove(id);
-        let Some(service) = self.services.get_mut(service_id) else { return };
-        service.draining.retain(|&draining| draining != id);
-        self.remove_service_if_gone(service_id);
+        if let Some(service) = self.services.get_mut(service_id) {
+            service.draining.retain(|&draining| draining != id);
+            self.remove_service_if_gone(service_id);
+        }
+        Some(neighbor)
     }
 
     /// Takes a service out that is neither configured nor has connections.
@@ -291,8 +283,9 @@ impl Services {
         if service.configured || !service.draining.is_empty() {
             return;
         }
-        let vip = service.key.vip;
-        self.services.remove(id);
+        let Some(service) = self.services.remove(id) else { return };
+        let snapshot::Service { vip, protocol, ref ports, .. } = *service.config;
+        self.by_key.remove(&(vip, protocol, ports.clone()));
         if let Some(entry) = self.vips.get_mut(&vip) {
             entry.services.retain(|&service| service != id);
             if entry.services.is_empty() {
@@ -306,13 +299,13 @@ impl Services {
         self.vips.clear();
         self.by_port.clear();
         for (id, service) in self.services.iter() {
-            let vip = self.vips.entry(service.key.vip).or_default();
+            let vip = self.vips.entry(service.config.vip).or_default();
             vip.configured |= service.configured;
             vip.services.push(id);
         }
         for &id in &self.order {
             let Some(service) = self.services.get(id) else { continue };
-            let ServiceKey { vip, protocol, ports } = &service.key;
+            let snapshot::Service { vip, protocol, ports, .. } = &*service.config;
             let table = self.by_port.entry((*vip, *protocol)).or_insert_with(|| PortTable {
                 exact: self.hash_key.map(),
                 ranges: Vec::new(),
@@ -340,10 +333,13 @@ impl Services {
     pub fn rebuild_candidates(&mut self, id: ServiceId) {
         let Some(service) = self.services.get_mut(id) else { return };
         service.candidates.clear();
+        service.eligible = 0;
         for (position, &destination) in service.destinations.iter().enumerate() {
             if let Some(destination) = self.destinations.get_mut(destination) {
                 destination.position = Some(position as u32);
-                service.candidates.push(destination.candidate());
+                let candidate = destination.candidate();
+                service.eligible += u32::from(candidate.is_eligible());
+                service.candidates.push(candidate);
             }
         }
         service.scheduler.candidates_changed(&service.candidates);
@@ -362,7 +358,9 @@ impl Services {
             && let Some(service) = self.services.get_mut(destination.service)
             && let Some(candidate) = service.candidates.get_mut(position as usize)
         {
+            service.eligible -= u32::from(candidate.is_eligible());
             *candidate = destination.candidate();
+            service.eligible += u32::from(candidate.is_eligible());
         }
         crossed
     }
@@ -371,7 +369,7 @@ impl Services {
 impl Service {
     /// Whether a real server can take a connection.
     pub(super) fn is_up(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.available && candidate.weight > 0)
+        self.eligible > 0
     }
 }
 

@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::admission::template_key;
 use super::connections::{Connection, ConnectionId, ConnectionState, Eviction};
 use super::flow::FlowKey;
-use super::services::{Destination, Service, ServiceKey};
+use super::services::Destination;
 use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId, ServiceId};
 use crate::config::WEIGHT_MAX;
-use crate::config::snapshot::{Ports, Protocol};
+use crate::config::snapshot::{self, Ports, Protocol};
 use crate::wire::MacAddr;
 
 /// Slots of the connection table looked at in one go.
@@ -76,6 +76,8 @@ pub struct ConnectionRecord {
     pub client_port: u16,
     pub virtual_port: u16,
     pub state: ConnectionState,
+    /// Whether there was more than one packet, where only that shows that there is a client.
+    pub proven: bool,
     pub remaining_ms: u64,
     /// The number of the template that placed it. Templates are numbered by themselves, from 0 on.
     pub template: Option<u32>,
@@ -146,8 +148,6 @@ impl Director {
     /// Begins to take up what a director before this one exported `down` ago. To be done before
     /// the first frame.
     pub fn import(&mut self, now: Instant, down: Duration) -> Import<'_> {
-        let services =
-            self.services.services.iter().map(|(id, service)| (service.key.clone(), id)).collect();
         let configured = self
             .services
             .destinations
@@ -159,7 +159,6 @@ impl Director {
             director: self,
             now,
             down,
-            services,
             configured,
             real_servers: Vec::new(),
             templates: Vec::new(),
@@ -184,15 +183,14 @@ impl Director {
     }
 
     fn real_server_record(&self, destination: &Destination) -> Option<RealServerRecord> {
-        let ServiceKey { vip, protocol, ports } =
-            self.services.services.get(destination.service)?.key.clone();
+        let service = &self.services.services.get(destination.service)?.config;
         if destination.cut {
             return None;
         }
         Some(RealServerRecord {
-            vip,
-            protocol,
-            ports,
+            vip: service.vip,
+            protocol: service.protocol,
+            ports: service.ports.clone(),
             address: destination.address,
             segment: self.segments.name(destination.segment)?.to_string(),
             weight_override: destination
@@ -261,6 +259,7 @@ impl Director {
             client_port: key.client_port(),
             virtual_port: key.virtual_port(),
             state: connection.state,
+            proven: connection.is_proven(),
             remaining_ms,
             template: None,
         })
@@ -273,7 +272,6 @@ pub struct Import<'a> {
     director: &'a mut Director,
     now: Instant,
     down: Duration,
-    services: BTreeMap<ServiceKey, ServiceId>,
     /// The real servers there are now.
     configured: BTreeMap<(ServiceId, SegmentId, IpAddr), DestinationId>,
     /// By number; `None` for one that is no longer configured.
@@ -320,13 +318,10 @@ impl Import<'_> {
             let connections = &mut self.director.connections;
             let over = connections.get(template).is_some_and(|of| of.deadline() <= self.now);
             if over && connections.controlled(template) == 0 {
-                self.director.end_connection(template);
+                self.director.end_connection(self.now, template);
                 self.imported.templates -= 1;
                 self.imported.dropped.expired += 1;
             }
-        }
-        if self.imported.neighbors > 0 {
-            self.director.rebuild_stations();
         }
         self.imported
     }
@@ -334,8 +329,10 @@ impl Import<'_> {
     fn take_real_server(&mut self, record: RealServerRecord) {
         let RealServerRecord { vip, protocol, ports, address, segment, weight_override } = record;
         let found = self
+            .director
             .services
-            .get(&ServiceKey { vip, protocol, ports })
+            .by_key
+            .get(&(vip, protocol, ports))
             .zip(self.director.segments.find(&segment))
             .and_then(|(&service, segment)| self.configured.get(&(service, segment, address)))
             .copied();
@@ -361,6 +358,7 @@ impl Import<'_> {
         }
         let Some(segment) = self.director.segments.find(segment) else { return };
         if self.director.neighbors.assume(self.now, segment, *address, *mac) {
+            self.director.recognise_by(*address);
             self.imported.neighbors += 1;
         }
     }
@@ -369,7 +367,7 @@ impl Import<'_> {
         let destination = self.real_server(record)?;
         let service = self.service(destination)?;
         let persistence = service.persistence.ok_or(Unfit::Unconfigured)?;
-        let ServiceKey { vip, protocol, ports } = &service.key;
+        let snapshot::Service { vip, protocol, ports, .. } = service;
         if record.client_port != 0
             || record.template.is_some()
             || record.client.is_ipv4() != vip.is_ipv4()
@@ -384,12 +382,12 @@ impl Import<'_> {
         }
         // One without any time left may still be wanted by its connections: see `finish`.
         let deadline = self.now + self.remaining(record, persistence.timeout);
-        self.enter(key, destination, record.state, deadline)
+        self.enter(key, destination, record, deadline)
     }
 
     fn take_connection(&mut self, record: &ConnectionRecord) -> Result<(), Unfit> {
         let destination = self.real_server(record)?;
-        let ServiceKey { vip, protocol, ports } = &self.service(destination)?.key;
+        let snapshot::Service { vip, protocol, ports, .. } = self.service(destination)?;
         if !record.state.fits(*protocol) || !ports.contains(record.virtual_port) {
             return Err(Unfit::Invalid);
         }
@@ -409,7 +407,7 @@ impl Import<'_> {
         if remaining.is_zero() {
             return Err(Unfit::Expired);
         }
-        let id = self.enter(key, destination, record.state, self.now + remaining)?;
+        let id = self.enter(key, destination, record, self.now + remaining)?;
         if let Some(template) = template {
             self.director.connections.set_control(id, template);
         }
@@ -424,12 +422,13 @@ impl Import<'_> {
         found.ok_or(Unfit::Unconfigured)
     }
 
-    fn service(&self, destination: DestinationId) -> Result<&Service, Unfit> {
+    fn service(&self, destination: DestinationId) -> Result<&snapshot::Service, Unfit> {
         let services = &self.director.services;
         services
             .destinations
             .get(destination)
             .and_then(|destination| services.services.get(destination.service))
+            .map(|service| &*service.config)
             .ok_or(Unfit::Unconfigured)
     }
 
@@ -455,30 +454,47 @@ impl Import<'_> {
         Duration::from_millis(record.remaining_ms).saturating_sub(self.down).min(timeout)
     }
 
-    /// Enters a connection. In a full table, one that is established (or UDP, or a template) takes
-    /// the place of a half-open or closing one.
+    /// Enters a connection. In a full table, one that is never evicted takes the place of a lesser
+    /// one; the lesser ones do not take each other's.
     fn enter(
         &mut self,
         key: FlowKey,
         destination: DestinationId,
-        state: ConnectionState,
+        record: &ConnectionRecord,
         deadline: Instant,
     ) -> Result<ConnectionId, Unfit> {
         let connections = &self.director.connections;
         if connections.find(&key).is_some() {
             return Err(Unfit::Invalid);
         }
+        let state = record.state;
+        let (at_first, class) = (state.eviction_at_first(), state.eviction());
         if connections.len() == connections.capacity() {
-            let victim = [Eviction::HalfOpen, Eviction::Closing]
-                .into_iter()
-                .filter(|_| state.eviction() == Eviction::Kept)
-                .find_map(|class| connections.oldest(class));
-            self.director.end_connection(victim.ok_or(Unfit::NoRoom)?);
-            self.imported.connections = self.imported.connections.saturating_sub(1);
-            self.imported.dropped.no_room += 1;
+            let is_kept = record.proven && class == Eviction::Kept;
+            let displaces = if is_kept { state.displaces() } else { &[] };
+            let victim = displaces.iter().find_map(|&class| connections.oldest(class));
+            self.displace(victim.ok_or(Unfit::NoRoom)?);
         }
-        let entered = self.director.connections.insert(key, destination, state, deadline);
-        entered.map_err(|_| Unfit::NoRoom)
+        let connections = &mut self.director.connections;
+        let id =
+            connections.insert(key, destination, state, deadline).map_err(|_| Unfit::NoRoom)?;
+        if record.proven && class != at_first {
+            connections.update(id, state, deadline);
+        }
+        Ok(id)
+    }
+
+    /// Lets a connection or template go after all.
+    fn displace(&mut self, id: ConnectionId) {
+        let Some(connection) = self.director.connections.get(id) else { return };
+        let imported = &mut self.imported;
+        let count = match connection.state {
+            ConnectionState::Template => &mut imported.templates,
+            _ => &mut imported.connections,
+        };
+        *count = count.saturating_sub(1);
+        imported.dropped.no_room += 1;
+        self.director.end_connection(self.now, id);
     }
 }
 

@@ -3,8 +3,8 @@
 
 use core::net::IpAddr;
 
-use super::DestinationId;
 use super::keyed::{HashKey, KeyedMap};
+use super::neighbors::NeighborId;
 use crate::wire::MacAddr;
 
 /// A station that the director knows.
@@ -12,12 +12,12 @@ use crate::wire::MacAddr;
 pub(super) enum Station {
     /// The director itself.
     Own,
-    /// A machine with these real servers on it, by RIP.
-    RealServers(Vec<(IpAddr, DestinationId)>),
+    /// A machine with these real servers' addresses on it.
+    RealServers(Vec<(IpAddr, NeighborId)>),
 }
 
-/// Stations by MAC address. Rebuilt when one changes, which is rare; asked for each frame, and
-/// nearly always in vain, which the filter makes cheap.
+/// Stations by MAC address. Asked for each frame, and nearly always in vain, which the filter
+/// makes cheap. A bit of it that was set once stays: it costs a look-up, not a wrong answer.
 #[derive(Debug)]
 pub(super) struct Stations {
     by_mac: KeyedMap<MacAddr, Station>,
@@ -31,26 +31,36 @@ impl Stations {
         Stations { by_mac: key.map(), filter: [0; FILTER_WORDS] }
     }
 
-    /// Forgets everyone.
-    pub fn clear(&mut self) {
-        self.by_mac.clear();
-        self.filter = [0; FILTER_WORDS];
-    }
-
     /// Adds a MAC of the director's own.
     pub fn add_own(&mut self, mac: MacAddr) {
         self.mark(mac);
         self.by_mac.insert(mac, Station::Own);
     }
 
+    /// A MAC is no longer the director's own.
+    pub fn remove_own(&mut self, mac: MacAddr) {
+        if self.by_mac.get(&mac) == Some(&Station::Own) {
+            self.by_mac.remove(&mac);
+        }
+    }
+
+    /// A machine with this RIP is no longer known by this MAC.
+    pub fn remove_real_server(&mut self, mac: MacAddr, rip: IpAddr) {
+        let Some(Station::RealServers(list)) = self.by_mac.get_mut(&mac) else { return };
+        list.retain(|&(known, _)| known != rip);
+        if list.is_empty() {
+            self.by_mac.remove(&mac);
+        }
+    }
+
     /// Adds a MAC of the machine that has this RIP. One machine may have several.
-    pub fn add_real_server(&mut self, mac: MacAddr, rip: IpAddr, destination: DestinationId) {
+    pub fn add_real_server(&mut self, mac: MacAddr, rip: IpAddr, neighbor: NeighborId) {
         self.mark(mac);
         match self.by_mac.entry(mac).or_insert_with(|| Station::RealServers(Vec::new())) {
             Station::Own => {}
             Station::RealServers(list) => {
                 if !list.iter().any(|&(known, _)| known == rip) {
-                    list.push((rip, destination));
+                    list.push((rip, neighbor));
                 }
             }
         }
@@ -99,7 +109,11 @@ mod tests {
         assert_eq!(stations.find(a), Some(&Station::RealServers(vec![(rip(1), id), (rip(2), id)])));
         assert_eq!(stations.find(b), None);
         assert_eq!(stations.find(c), Some(&Station::Own), "the director's own MAC stays its own");
-        stations.clear();
+        stations.remove_real_server(a, rip(1));
+        assert_eq!(stations.find(a), Some(&Station::RealServers(vec![(rip(2), id)])));
+        stations.remove_real_server(a, rip(2));
         assert_eq!(stations.find(a), None);
+        stations.remove_own(c);
+        assert_eq!(stations.find(c), None);
     }
 }

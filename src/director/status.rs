@@ -87,12 +87,15 @@ impl Director {
             .map(|destination| self.real_server_report(destination))
             .collect();
         ServiceReport {
-            name: service.name.to_string(),
-            vip: service.key.vip,
-            protocol: service.key.protocol,
-            ports: service.key.ports.to_string(),
+            name: service.config.name.to_string(),
+            vip: service.config.vip,
+            protocol: service.config.protocol,
+            ports: service.config.ports.to_string(),
             scheduler: service.scheduler.kind(),
-            persistence: service.persistence.map(|persistence| persistence.timeout.as_secs()),
+            persistence: service
+                .config
+                .persistence
+                .map(|persistence| persistence.timeout.as_secs()),
             up: service.configured && service.is_up(),
             configured: service.configured,
             traffic: service.traffic,

@@ -1,16 +1,16 @@
 //! IPv4 that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use super::connections::{ConnectionId, ConnectionState, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
-use super::stations::Station;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
+use crate::wire::icmp::{self, is_single_host};
 use crate::wire::packet::{Ipv4, TcpFlags, Transport, quoted_flow};
-use crate::wire::{Frame, MacAddr, icmp};
+use crate::wire::{Frame, MacAddr};
 
 /// A person is told of a loop through the same real server at most this often.
 const LOOP_TELL_INTERVAL: Duration = Duration::from_secs(60);
@@ -32,6 +32,11 @@ impl Arrival<'_> {
     fn key(&self) -> FlowKey {
         let Ipv4 { source, destination, protocol, .. } = *self.ip;
         FlowKey::v4(protocol, source, self.source_port, destination, self.destination_port)
+    }
+
+    /// Whether it is a TCP segment that may open a connection: a SYN that is no RST.
+    pub fn opens_tcp(&self) -> bool {
+        self.flags.syn() && !self.flags.rst()
     }
 }
 
@@ -91,14 +96,9 @@ impl Director {
             return Verdict::drop(DropReason::NotVip);
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
-        match self.stations.find(source_mac) {
-            Some(Station::RealServers(list)) => match list.first() {
-                Some(&(_, looping)) => {
-                    self.name_loop(now, ingress, source_mac, ip, looping, verdict)
-                }
-                None => verdict,
-            },
-            _ => verdict,
+        match self.real_server_at(now, source_mac, None) {
+            Some(looping) => self.name_loop(now, ingress, source_mac, ip, looping, verdict),
+            None => verdict,
         }
     }
 
@@ -114,7 +114,9 @@ impl Director {
         if let Some(id) = self.connections.find(&key)
             && let Some((destination, state)) = self.live_connection(now, id, arrival)
         {
-            if let Some(looping) = self.sent_back_by(arrival.source_mac, arrival.ip.source) {
+            if let Some(looping) =
+                self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
+            {
                 return self.drop_loop(
                     now,
                     arrival.ingress,
@@ -143,11 +145,11 @@ impl Director {
     ) -> Option<(DestinationId, ConnectionState)> {
         let connection = self.connections.get(id)?;
         let (destination, state) = (connection.destination, connection.state);
-        let starts_over = arrival.flags.syn()
+        let starts_over = arrival.opens_tcp()
             && (state.is_reusable()
                 || state == ConnectionState::SynRecv && !self.is_reachable(destination));
         if connection.deadline() <= now || starts_over || self.is_cut(destination) {
-            self.end_connection(id);
+            self.end_connection(now, id);
             return None;
         }
         Some((destination, state))
@@ -184,20 +186,6 @@ impl Director {
     /// Whether new connections to a real server make sense at all.
     fn is_reachable(&self, destination: DestinationId) -> bool {
         self.services.destinations.get(destination).is_some_and(|found| found.reachable)
-    }
-
-    /// The real server that sent a packet which is not from itself, if one did.
-    #[inline]
-    pub(super) fn sent_back_by(
-        &self,
-        source_mac: MacAddr,
-        source: Ipv4Addr,
-    ) -> Option<DestinationId> {
-        let Some(Station::RealServers(list)) = self.stations.find(source_mac) else { return None };
-        if list.iter().any(|&(rip, _)| rip == source) {
-            return None;
-        }
-        list.first().map(|&(_, destination)| destination)
     }
 
     pub(super) fn drop_loop(
@@ -290,7 +278,7 @@ impl Director {
         let Some(destination) = self.fragments.find(now, ip) else {
             return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
         };
-        match self.sent_back_by(source_mac, ip.source) {
+        match self.real_server_at(now, source_mac, Some(ip.source.into())) {
             Some(looping) => self.drop_loop(now, ingress, source_mac, ip, looping),
             None => self.forward(now, ingress, frame, ip, destination),
         }
@@ -314,15 +302,15 @@ impl Director {
         let Some(vip) = self.services.vip(ip.destination.into()) else {
             return Verdict::drop(DropReason::NotVip);
         };
-        let up = vip.configured && self.services.vip_is_up(vip);
+        let is_up = || vip.configured && self.services.vip_is_up(vip);
         if !self.is_possible_client(ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) = self.sent_back_by(source_mac, ip.source) {
+        if let Some(looping) = self.real_server_at(now, source_mac, Some(ip.source.into())) {
             return self.drop_loop(now, ingress, source_mac, ip, looping);
         }
         match kind {
-            icmp::ECHO_REQUEST if !up => Verdict::drop(DropReason::VipDown),
+            icmp::ECHO_REQUEST if !is_up() => Verdict::drop(DropReason::VipDown),
             icmp::ECHO_REQUEST => self.answer_echo(ingress, frame, ip),
             icmp::DESTINATION_UNREACHABLE
             | icmp::SOURCE_QUENCH
@@ -365,12 +353,10 @@ impl Director {
 
     /// Whether a single other host can have a source address.
     pub(super) fn is_possible_client(&self, source: Ipv4Addr) -> bool {
-        let class_e = source.octets()[0] >= 240;
-        let nobody = source.is_unspecified() || source.is_loopback() || source.is_multicast();
         let own = || {
-            let source = IpAddr::V4(source);
-            self.services.vip(source).is_some() || self.segments.any_has_address(source)
+            self.services.vip(source.into()).is_some()
+                || self.segments.iter().any(|(_, segment)| segment.has_or_is_all_of(source))
         };
-        !(class_e || nobody || own())
+        is_single_host(source) && !own()
     }
 }

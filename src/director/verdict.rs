@@ -122,8 +122,8 @@ drop_reasons! {
     TransportHeader = "transport_header",
     /// A wrong transport checksum in a packet that was to be answered.
     TransportChecksum = "transport_checksum",
-    /// A source address no single other host can have: unspecified, loopback, multicast, class E,
-    /// or the director's own.
+    /// A source address no single other host can have: 0.0.0.0/8, loopback, multicast, class E, a
+    /// segment's network or broadcast address, or the director's own.
     BadSourceAddress = "bad_source_address",
     /// The destination is no VIP.
     NotVip = "not_vip",

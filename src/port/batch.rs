@@ -58,6 +58,12 @@ impl Batch {
         Ok(())
     }
 
+    /// The bytes of every frame, in the order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = (0..).step_by(BUFFER_LEN);
+        self.frames.iter().zip(starts).map(|(&(len, _), start)| &self.memory[start..start + len])
+    }
+
     /// The frame at `index`, in the order of arrival.
     ///
     /// # Panics

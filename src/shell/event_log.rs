@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::director::{Event, Instant, Severity};
 
 /// Lines of one kind in one [`WINDOW`].
-pub const LINES_MAX: u32 = 10;
+pub const LINES_MAX: u32 = 32;
 /// See [`LINES_MAX`].
 pub const WINDOW: Duration = Duration::from_secs(10);
 
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(log.handle_timeout(seconds(10)), []);
         let lines = log.handle_timeout(seconds(11));
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].text.ends_with("(and 989 more like it)"), "{}", lines[0].text);
+        assert!(lines[0].text.ends_with("(and 967 more like it)"), "{}", lines[0].text);
         assert_eq!(lines[0].severity, Severity::Warning);
         assert_eq!(log.poll_timeout(), None);
         assert_eq!(log.handle_timeout(seconds(60)), []);

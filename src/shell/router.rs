@@ -188,6 +188,7 @@ impl<O: Opener> Router<O> {
         let now = clock::now();
         self.handle_director_timeout(now);
         self.ports.receive(registry, now, segment, &mut self.batch);
+        self.director.look_ahead(self.batch.iter());
         let len = self.batch.len();
         for index in 0..len {
             let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));

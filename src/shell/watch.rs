@@ -279,7 +279,8 @@ impl Reader {
                 next.error = None;
             }
             Ok(text) => match file::parse(&self.path, text) {
-                Ok(snapshot) => {
+                Ok(mut snapshot) => {
+                    snapshot.share(&next.snapshot);
                     next.changes = config::diff(&next.snapshot, &snapshot).into();
                     next.snapshot = Arc::new(snapshot);
                     next.serial += 1;
@@ -533,7 +534,7 @@ mod tests {
     fn reading_touching_and_neighbors_are_no_edits() {
         let mut fixture = Fixture::plain();
         fs::read(fixture.path()).unwrap();
-        write(fixture.root.path(), &text(1));
+        rename_over(fixture.root.path(), &text(1));
         fs::write(fixture.root.path().join("conf/other.toml"), "x").unwrap();
         assert!(fixture.woken.recv_timeout(QUIET).is_err());
         assert_eq!(fixture.watch.configuration().serial, 1);
@@ -545,13 +546,13 @@ mod tests {
         let bad = |configuration: &Configuration| configuration.error.is_some();
         let good = |configuration: &Configuration| configuration.error.is_none();
 
-        write(fixture.root.path(), "wieght = 1\n");
+        rename_over(fixture.root.path(), "wieght = 1\n");
         let refused = fixture.until("a bad file", bad);
         assert_eq!((refused.serial, refused.failures, weight(&refused)), (1, 1, 1));
         assert!(refused.error.unwrap().contains("wieght"));
 
         // Mended to what it was: nothing to load.
-        write(fixture.root.path(), &text(1));
+        rename_over(fixture.root.path(), &text(1));
         let mended = fixture.until("the old file", good);
         assert_eq!((mended.serial, mended.failures), (1, 1));
 

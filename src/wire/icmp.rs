@@ -126,10 +126,15 @@ pub fn may_answer_with_error(packet: &Ipv4, frame_destination: MacAddr) -> bool 
         Transport::LaterFragment => true,
         _ => false,
     };
-    let [first, ..] = packet.source.octets();
-    let single_host = !matches!(first, 0 | 127 | 224..=255);
     let to_group = packet.destination.is_multicast() || packet.destination.is_broadcast();
-    !about_error && single_host && !to_group && !frame_destination.is_multicast()
+    !about_error && is_single_host(packet.source) && !to_group && !frame_destination.is_multicast()
+}
+
+/// Whether an address, as far as it shows by itself, is that of a single other host: not in
+/// 0.0.0.0/8, loopback, multicast or class E (RFC 1122, 3.2.1.3).
+pub const fn is_single_host(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    !matches!(first, 0 | 127 | 224..=255)
 }
 
 /// Bytes quoted at most: RFC 1812's 576 for the whole error, less its IP and ICMP headers.

@@ -217,6 +217,7 @@ const QUOTED_PAYLOAD_MIN: usize = 8;
 const SCTP_HEADER_LEN: usize = 12;
 
 /// Reads an IPv4 header (RFC 791, 3.1) and what follows it.
+#[inline(always)]
 fn parse_ipv4(bytes: &[u8]) -> Result<Ipv4, Malformed> {
     let header = Ipv4HeaderSlice::from_slice(bytes).map_err(|_| Malformed::Ipv4Header)?;
     let header_len = header.slice().len();
@@ -250,6 +251,7 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Ipv4, Malformed> {
 }
 
 /// Reads the transport header at the start of a whole packet's or a first fragment's payload.
+#[inline(always)]
 fn parse_transport(
     protocol: IpNumber,
     payload: &[u8],

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use vipr::director::Limits;
+use vipr::director::{Command, Limits, Response};
 
 use crate::harness::frames::{Tcp, icmp_error, ip_payload, ipv4, ping, tcp, udp};
 use crate::harness::*;
@@ -146,6 +146,39 @@ fn an_echo_request_to_a_vip_comes_back() {
     assert!(SlicedPacket::from_ethernet(&answer).is_ok());
     assert_eq!(world.tell("front", &ping(FRONT_DIP, b"?")), "dropped not_vip");
     assert_eq!(world.tell("front", &ping([192, 0, 2, 99], b"?")), "dropped not_vip");
+}
+
+#[test]
+fn an_echo_request_is_answered_while_any_real_server_can_take_a_connection() {
+    let one =
+        format!("{SEGMENTS}\n[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n");
+    let two = format!(
+        "{one}{}{}",
+        real_server("rs1", 11, 1, "upper_threshold = 1"),
+        real_server("rs2", 12, 1, "")
+    );
+    let mut world = World::new(&two);
+    let answered = |world: &mut World| world.tell("front", &ping(VIP, b"?")) == "replied";
+    let set = |world: &mut World, name: &str, weight| {
+        let (service, real_server) = ("192.0.2.10:80/tcp".to_owned(), name.to_owned());
+        let order = Command::Weight { service, real_server, weight };
+        let done = world.director.handle_command(world.now, order);
+        assert!(matches!(done, Response::Done(_)), "{done:?}");
+    };
+    assert!(answered(&mut world));
+    set(&mut world, "rs2", Some(0));
+    set(&mut world, "rs2", Some(0));
+    assert!(answered(&mut world), "rs1");
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+    assert!(!answered(&mut world), "one is quiesced, the other at its threshold");
+    set(&mut world, "rs2", None);
+    assert!(answered(&mut world), "rs2");
+    for (toml, expected) in
+        [(&one, false), (&two, true), (&two.replace("weight = 1", "weight = 0"), false)]
+    {
+        world.director.apply(world.now, snapshot(toml));
+        assert_eq!(answered(&mut world), expected, "{toml}");
+    }
 }
 
 #[test]

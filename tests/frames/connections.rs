@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use vipr::director::connections::ConnectionState;
+use vipr::director::connections::ConnectionState::{self, Template, Udp};
 
-use crate::harness::frames::{tcp, udp};
+use crate::harness::frames::{Tcp, tcp, udp};
 use crate::harness::*;
 
 #[test]
@@ -92,6 +92,15 @@ fn a_syn_starts_over_where_a_connection_is_closing() {
 }
 
 #[test]
+fn a_syn_that_is_a_reset_starts_nothing_over() {
+    let mut world = World::new(&web());
+    for flags in ["S", "A", "FA", "SR"] {
+        assert_eq!(world.tell("front", &tcp(1, flags).bytes()), "forwarded rs1", "{flags}");
+    }
+    assert_eq!(world.connections()[0].state, ConnectionState::Close);
+}
+
+#[test]
 fn timeouts_are_configurable() {
     let mut world = World::new(&format!("[timeouts]\ntcp_syn_recv = 7\n{}", web()));
     world.tell("front", &tcp(40_000, "S").bytes());
@@ -158,4 +167,49 @@ fn when_the_table_is_full_the_oldest_half_open_connection_goes_first() {
         "established ones stay"
     );
     assert_eq!(world.status().connections.evicted, 3);
+}
+
+/// Ten flows may be kept; a flood of one-packet flows must not keep anyone else out.
+#[test]
+fn a_flood_of_single_datagrams_neither_keeps_others_out_nor_ends_what_goes_on() {
+    let toml = format!(
+        "[router]\nconnections_max = 10\n{}\n[[service]]\nvip = \"192.0.2.10\"\n\
+         protocol = \"udp\"\nports = 53\n{}",
+        web(),
+        real_server("dns", 13, 1, "")
+    );
+    let mut world = World::new(&toml);
+    for _ in 0..2 {
+        assert_eq!(world.tell("front", &udp(1, 53, b"again and again")), "forwarded dns");
+    }
+    for port in 100..200 {
+        assert_eq!(world.tell("front", &udp(port, 53, b"?")), "forwarded dns");
+    }
+    assert!(world.tell("front", &tcp(1, "S").bytes()).starts_with("forwarded"));
+    assert!(world.connections().iter().any(|flow| flow.client_port == 1 && flow.state == Udp));
+    assert_eq!(world.status().connections.evicted, 92);
+}
+
+#[test]
+fn a_flood_of_new_clients_of_a_persistent_service_does_not_fill_the_table_with_templates() {
+    let persistent = web().replace("\"wrr\"", "\"rr\"\npersistence = { timeout = \"5m\" }");
+    let mut world = World::new(&format!("[router]\nconnections_max = 10\n{persistent}"));
+    let from = |client: u8, flags| {
+        let client = Tcp { source: [198, 51, 100, client], ..tcp(7, flags) };
+        client.bytes()
+    };
+    for client in 0..100 {
+        assert!(world.tell("front", &from(client, "S")).starts_with("forwarded"), "{client}");
+    }
+    let templates = |world: &mut World| {
+        world.connections().iter().filter(|flow| flow.state == Template).count()
+    };
+    assert_eq!(templates(&mut world), 5, "one for each client there was room for");
+    // Connections that prove to be real take the places of templates, but of nothing better.
+    for client in 100..110 {
+        assert!(world.tell("front", &from(client, "S")).starts_with("forwarded"), "{client}");
+        world.tell("front", &from(client, "A"));
+    }
+    assert_eq!(templates(&mut world), 0);
+    assert_eq!(world.tell("front", &from(110, "S")), "dropped connections_full");
 }

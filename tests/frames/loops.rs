@@ -36,6 +36,37 @@ fn a_card_that_answered_for_a_rip_on_the_vip_segment_is_known_from_then_on() {
     assert_eq!(world.tell("front", &back), "forwarded rs1", "a station like any other so far");
     assert_eq!(world.tell("front", &arp_request(card, RS2, CLIENT)), "consumed");
     assert_eq!(world.tell("front", &back), "dropped loop rs2");
+
+    // Not for ever: it might be another station's, and its clients must not suffer for that.
+    world.advance(Duration::from_secs(299));
+    assert_eq!(world.tell("front", &arp_request(card, RS2, CLIENT)), "consumed");
+    world.advance(Duration::from_secs(299));
+    assert_eq!(world.tell("front", &back), "dropped loop rs2", "heard of again");
+    world.advance(Duration::from_secs(1));
+    assert!(world.tell("front", &back).starts_with("forwarded"));
+    assert_eq!(world.tell("front", &arp_request(card, RS2, CLIENT)), "consumed");
+    assert_eq!(world.tell("front", &back), "dropped loop rs2");
+}
+
+#[test]
+fn the_cards_learnt_for_a_rip_are_few_and_the_configured_ones_stay() {
+    let mut world = World::new(&web());
+    let card = |last| vipr::wire::MacAddr([0x52, 0x54, 0, 0, 9, last]);
+    let is_known = |world: &mut World, mac| {
+        let back = Tcp { source_mac: mac, ..tcp(40_000, "S") }.bytes();
+        world.tell("front", &back) == "dropped loop rs1"
+    };
+    for _ in 0..2 {
+        assert_eq!(world.tell("front", &arp_request(RS1_FRONT_MAC, RS1, CLIENT)), "consumed");
+        for last in 0..100 {
+            assert_eq!(world.tell("front", &arp_request(card(last), RS1, CLIENT)), "consumed");
+        }
+        let known = (0..100).filter(|last| is_known(&mut world, card(*last))).count();
+        assert_eq!(known, 4);
+        world.advance(Duration::from_secs(300));
+        assert!(is_known(&mut world, RS1_FRONT_MAC));
+        assert!(!is_known(&mut world, card(0)));
+    }
 }
 
 #[test]

@@ -278,6 +278,45 @@ fn in_a_smaller_table_what_is_established_comes_first() {
 }
 
 #[test]
+fn in_a_smaller_table_templates_and_single_packets_give_way() {
+    let mut world = World::new(&persistent());
+    for network in 1..=3 {
+        world.tell("front", &from(network, 1, "S"));
+        world.tell("front", &from(network, 1, "A"));
+    }
+    for (port, packets) in [(1, 1), (2, 2), (3, 1)] {
+        for _ in 0..packets {
+            assert_eq!(world.tell("front", &udp(port, 53, b"?")), "forwarded dns1");
+        }
+    }
+    // Room, established connections, UDP of two packets and of one, templates.
+    for (room, established, two, one, templates) in [
+        (9, 3, 1, 2, 3),
+        (8, 3, 1, 1, 3),
+        (7, 3, 1, 0, 3),
+        (5, 3, 1, 0, 1),
+        (4, 3, 1, 0, 0),
+        (2, 2, 0, 0, 0),
+    ] {
+        let toml = format!("[router]\nconnections_max = {room}\n{}", persistent());
+        let (next, imported) = restarted(&toml, &exported(&world), Duration::ZERO);
+        assert_eq!(imported.dropped, dropped(|dropped| dropped.no_room = 9 - room));
+        assert_eq!((imported.connections, imported.templates), (room - templates, templates));
+        let records = connections_of(&exported(&next));
+        let count = |state, proven| {
+            records.iter().filter(|of| (of.state, of.proven) == (state, proven)).count() as u32
+        };
+        let found = [
+            count(ConnectionState::Established, true),
+            count(ConnectionState::Udp, true),
+            count(ConnectionState::Udp, false),
+            count(ConnectionState::Template, true),
+        ];
+        assert_eq!(found, [established, two, one, templates], "room for {room}");
+    }
+}
+
+#[test]
 fn a_draining_real_server_is_remembered_in_case_it_is_configured_again() {
     let without =
         web().replace(&real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]"), "");
@@ -427,6 +466,7 @@ fn what_no_director_can_have_left_is_not_taken_up() {
         client_port: 1,
         virtual_port: 80,
         state: ConnectionState::Established,
+        proven: true,
         remaining_ms: 1000,
         template: None,
     };
@@ -562,7 +602,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         1 => address.clone(),
     ];
     let port = prop_oneof![Just(0u16), Just(80), Just(53), 0u16..4, any::<u16>()];
-    let template = prop::option::of(0u32..8);
+    let template = (prop::option::of(0u32..8), any::<bool>());
     let remaining = prop_oneof![0u64..3000, any::<u64>()];
     prop_oneof![
         2 => (address.clone(), protocol, ports, address.clone(), segment.clone(), weight_override)
@@ -575,10 +615,9 @@ fn any_record() -> impl Strategy<Value = Record> {
             Record::Neighbor(NeighborRecord { segment, address, mac: MacAddr(mac) })
         }),
         8 => (0u32..12, client, port.clone(), port, state, remaining, template).prop_map(
-            |(real_server, client, client_port, virtual_port, state, remaining_ms, template)| {
+            |(real_server, client, client_port, virtual_port, state, remaining_ms, (template, proven))| {
                 Record::Connection(ConnectionRecord {
-                    real_server, client, client_port, virtual_port, state, remaining_ms, template,
-                })
+                    real_server, client, client_port, virtual_port, state, proven, remaining_ms, template })
             }
         ),
     ]

@@ -62,3 +62,10 @@ lab_arping client front "$VIP" >/dev/null
 lab_expect "who has the VIP when rs2 leaks" "$(lab_arp_answerers "$VIP")" \
     "$DIRECTOR_FRONT_MAC"$'\n'"$(lab_front_mac 2)"
 lab_capture_stop
+
+# It claims the VIP outright: the claimant is named.
+lab_in rs2 arping -q -U -c 1 -w 1 -I front -s "$VIP" "$VIP" || true
+lab_wait 5 "the claim to be a conflict" \
+    lab_status_is '.conflicts[] | "\(.vip) \(.segment) \(.mac) \(.real_server)"' \
+    "$VIP front $(lab_front_mac 2) rs2"
+echo "ok: rs2 is named as a claimant of the VIP"

@@ -44,14 +44,14 @@ bad "a directory as configuration" 2 "$LAB_DIR" -- "$VIPR" run -c "$LAB_DIR"
 bad "no router to ask (socket)" 1 /run/vipr.sock -- "$VIPR" status
 
 # Privilege: everything but the right to administer networks.
-bad "no privilege" 1 vipr-front -- setpriv --bounding-set=-net_admin --inh-caps=-net_admin \
-    "$VIPR" run -c "$config"
+bad "no privilege" 1 vipr-front -- setpriv --bounding-set=-net_admin \
+    --ambient-caps=-net_admin --inh-caps=-net_admin "$VIPR" run -c "$config"
 
 # /dev/net/tun: not there, and something else in its place.
 bad "no /dev/net/tun" 1 /dev/net/tun -- unshare --mount bash -c \
-    'mount -t tmpfs tmpfs /dev/net && exec "$@"' - "$VIPR" run -c "$config"
+    'vm/lab.sh mount tmpfs /dev/net && exec "$@"' - "$VIPR" run -c "$config"
 bad "/dev/net/tun is something else" 1 vipr-front -- unshare --mount bash -c \
-    'mount --bind /dev/null /dev/net/tun && exec "$@"' - "$VIPR" run -c "$config"
+    'vm/lab.sh mount /dev/null /dev/net/tun && exec "$@"' - "$VIPR" run -c "$config"
 
 # The bridge is a veth, after the first segment was already made.
 ip -n director link add plain type veth peer name other

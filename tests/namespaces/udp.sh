@@ -16,7 +16,7 @@ TOML
 lab_vipr_start "$LAB_DIR/vipr.toml"
 
 printf 'nameserver %s\noptions timeout:2 attempts:1\n' "$VIP" >"$LAB_DIR/resolv.conf"
-mount --bind "$LAB_DIR/resolv.conf" /etc/resolv.conf
+lab_mount "$LAB_DIR/resolv.conf" /etc/resolv.conf
 for number in "${REAL_SERVERS[@]}"; do
     # A server is there when it answers at its own address.
     lab_wait 10 "dnsmasq of rs$number" lab_in "rs$number" bash -c ': >/dev/udp/127.0.0.1/53'

@@ -1,6 +1,7 @@
 //! A LAN around the core: learning switches, clients that resolve, connect and retransmit, real
 //! servers that answer directly, links that lose, repeat and reorder. Virtual time, one seed,
-//! and oracles that watch every frame. `VIPR_SIMULATION_SEED=n` runs one seed again.
+//! and oracles that watch every frame. `VIPR_SIMULATION_SEED=n` runs one seed again,
+//! `VIPR_SIMULATION_SEEDS=n` the first n of them.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -8,6 +9,7 @@ mod harness;
 mod lan;
 mod oracles;
 mod random;
+mod reload;
 mod stations;
 
 use std::time::Duration;
@@ -18,9 +20,13 @@ use lan::{Faults, Lan, Topology};
 const SEEDS: u64 = 30;
 
 fn seeds() -> Vec<u64> {
-    match std::env::var("VIPR_SIMULATION_SEED") {
-        Ok(seed) => vec![seed.parse().expect("VIPR_SIMULATION_SEED is a number")],
-        Err(_) => (0..SEEDS).collect(),
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    };
+    match number("VIPR_SIMULATION_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("VIPR_SIMULATION_SEEDS").unwrap_or(SEEDS)).collect(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::snapshot::{
     Announce, Persistence, PortRange, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
 };
 
-fn service_with(line: &str) -> crate::config::snapshot::Service {
+fn service_with(line: &str) -> std::sync::Arc<crate::config::snapshot::Service> {
     accepted(&edited(&[(15, line)])).services.remove(0)
 }
 

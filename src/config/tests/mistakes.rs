@@ -76,10 +76,7 @@ fn misplaced_keys_and_tables_are_named() {
         ),
         (&[(15, "ports = 80\nlisten = []")], &["16:1: `listen` is not supported by this version"]),
         (&[(15, "ports = 80\nquorum = 1")], &["16:1: `quorum` is not supported by this version"]),
-        (
-            &[(15, "ports = 80\non_removal = \"cut\"")],
-            &["16:14: `on_removal` cannot be \"cut\""],
-        ),
+        (&[(15, "ports = 80\non_removal = \"cut\"")], &["16:14: `on_removal` cannot be \"cut\""]),
         (
             &[(15, "ports = 80\nexpire_quiescent = true")],
             &["16:1: `expire_quiescent` is not supported by this version"],

@@ -13,6 +13,7 @@ pub use services::{REAL_SERVERS_MAX, SERVICES_MAX};
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use super::diagnostics::{Mistakes, Read, Span};
 use super::document::{Document, RouterSection};
@@ -28,7 +29,7 @@ pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Sna
         announce: document.announce?,
         timeouts: document.timeouts?,
         segments: segments?,
-        services: services?,
+        services: services?.into_iter().map(Arc::new).collect(),
     })
 }
 

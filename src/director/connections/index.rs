@@ -28,7 +28,7 @@ pub(super) const CAPACITY_MAX: u32 = 1 << 30;
 const PROBE_MAX: usize = 256;
 
 /// 32 bits of the keyed hash of a [`FlowKey`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(u32);
 
 /// No room within reach of the hash's home position.
@@ -60,6 +60,12 @@ impl Index {
     #[inline]
     pub(super) fn hash(&self, key: &FlowKey) -> FlowHash {
         FlowHash(key.hash_with(|bytes| self.hasher.hash(bytes)) as u32)
+    }
+
+    /// Reads what is at the hash's home position, to have it near afterwards.
+    #[inline]
+    pub(super) fn touch(&self, hash: FlowHash) -> u64 {
+        self.slots[self.position(hash, 0)]
     }
 
     /// The entries whose hash is this one; with next to certainty the one that is meant is the

@@ -13,6 +13,8 @@ mod links;
 mod state;
 mod wheel;
 
+use core::time::Duration;
+
 use slab::Slab;
 
 pub use self::index::FlowHash;
@@ -20,11 +22,9 @@ use self::index::Index;
 use self::links::{CLASS, List, NIL, Node};
 pub use self::state::{ConnectionState, TcpEvent};
 use self::wheel::{Wheel, WheelSlot};
-use core::time::Duration;
-
-use super::DestinationId;
 use super::flow::FlowKey;
 use super::instant::Instant;
+use super::{BURST_MAX, DestinationId};
 
 /// Connections at most, whatever the configuration asks for.
 pub const CAPACITY_MAX: u32 = index::CAPACITY_MAX;
@@ -44,13 +44,19 @@ impl ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Eviction {
-    /// Half-open TCP: the first to go, oldest first.
+    /// Half-open TCP, and a flow of other protocols with a single packet so far: nobody may be
+    /// behind its source address. The first to go, oldest first.
     HalfOpen,
     /// Closing or closed TCP: next.
     Closing,
+    /// A persistence template: last, as it only says where future connections go.
+    Template,
     /// Never evicted for a new connection.
     Kept,
 }
+
+/// Classes that are evicted from.
+const EVICTABLE: usize = 3;
 
 /// One connection (or persistence template). One cache line.
 #[derive(Debug)]
@@ -63,6 +69,8 @@ pub struct Connection {
     generation: u32,
     wheel_slot: WheelSlot,
     pub state: ConnectionState,
+    /// The list it is in.
+    class: Eviction,
 }
 
 impl Connection {
@@ -75,6 +83,12 @@ impl Connection {
     #[inline]
     pub const fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Whether it had as many packets as it takes to believe that there is a client: two, of
+    /// protocols without a handshake.
+    pub fn is_proven(&self) -> bool {
+        self.class == self.state.eviction()
     }
 }
 
@@ -94,7 +108,7 @@ pub struct ConnectionTable {
     nodes: Vec<Node>,
     wheel: Wheel,
     /// By [`Eviction`], in the order in which connections came into the class.
-    evictable: [List<CLASS>; 2],
+    evictable: [List<CLASS>; EVICTABLE],
 }
 
 impl ConnectionTable {
@@ -108,7 +122,7 @@ impl ConnectionTable {
             entries: Slab::with_capacity(capacity as usize),
             nodes: Vec::with_capacity(capacity as usize),
             wheel: Wheel::new(now),
-            evictable: [List::EMPTY; 2],
+            evictable: [List::EMPTY; EVICTABLE],
         }
     }
 
@@ -147,6 +161,25 @@ impl ConnectionTable {
         })
     }
 
+    /// Brings near what [`Self::find`] will touch for each of these hashes (of which it takes the
+    /// first [`BURST_MAX`]): all of the index, then all of the entries, so that one cache miss
+    /// does not wait for another. Changes nothing but the time that takes.
+    pub fn look_ahead(&self, hashes: &[FlowHash]) {
+        let mut found = [NIL; BURST_MAX];
+        let mut touched = 0;
+        for &hash in hashes {
+            touched ^= self.index.touch(hash);
+        }
+        for (&hash, found) in hashes.iter().zip(&mut found) {
+            *found = self.index.candidates(hash).next().unwrap_or(NIL);
+        }
+        for &entry in &found[..hashes.len().min(BURST_MAX)] {
+            let generation = self.entries.get(entry as usize).map(|entry| entry.generation);
+            touched ^= u64::from(generation.unwrap_or(0));
+        }
+        core::hint::black_box(touched);
+    }
+
     #[inline]
     pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.entries.get(id.slot as usize).filter(|found| found.generation == id.generation)
@@ -174,7 +207,8 @@ impl ConnectionTable {
         }
         let generation = self.nodes[slot as usize].generation;
         let wheel_slot = self.wheel.link(&mut self.nodes, slot, deadline);
-        if let Some(list) = list_of(&mut self.evictable, state.eviction()) {
+        let class = state.eviction_at_first();
+        if let Some(list) = list_of(&mut self.evictable, class) {
             list.push(&mut self.nodes, slot);
         }
         self.entries.insert(Connection {
@@ -184,6 +218,7 @@ impl ConnectionTable {
             generation,
             wheel_slot,
             state,
+            class,
         });
         Ok(ConnectionId { slot, generation })
     }
@@ -198,15 +233,19 @@ impl ConnectionTable {
         else {
             return;
         };
-        let left = connection.state.eviction();
+        // Read what is beside the state before the state is written: one load spans both, and
+        // would wait for the store.
+        let (left, entered) = (connection.class, state.eviction());
+        let wheel_slot = connection.wheel_slot;
         connection.state = state;
+        connection.class = entered;
         connection.deadline = deadline;
-        if self.wheel.is_late_for(connection.wheel_slot, deadline) {
-            self.wheel.unlink(&mut self.nodes, id.slot, connection.wheel_slot);
+        if self.wheel.is_late_for(wheel_slot, deadline) {
+            self.wheel.unlink(&mut self.nodes, id.slot, wheel_slot);
             connection.wheel_slot = self.wheel.link(&mut self.nodes, id.slot, deadline);
         }
-        if left != state.eviction() {
-            self.change_class(id.slot, left, state.eviction());
+        if left != entered {
+            self.change_class(id.slot, left, entered);
         }
     }
 
@@ -218,7 +257,9 @@ impl ConnectionTable {
     /// The connection of this class that has been in it longest. None of those that are kept.
     pub fn oldest(&self, class: Eviction) -> Option<ConnectionId> {
         let slot = match class {
-            Eviction::HalfOpen | Eviction::Closing => self.evictable[class as usize].first()?,
+            Eviction::HalfOpen | Eviction::Closing | Eviction::Template => {
+                self.evictable[class as usize].first()?
+            }
             Eviction::Kept => return None,
         };
         Some(ConnectionId { slot, generation: self.nodes[slot as usize].generation })
@@ -295,7 +336,7 @@ impl ConnectionTable {
         let connection = self.entries.remove(slot as usize);
         self.index.remove(self.index.hash(&connection.key), slot);
         self.wheel.unlink(&mut self.nodes, slot, connection.wheel_slot);
-        if let Some(list) = list_of(&mut self.evictable, connection.state.eviction()) {
+        if let Some(list) = list_of(&mut self.evictable, connection.class) {
             list.unlink(&mut self.nodes, slot);
         }
         let node = &mut self.nodes[slot as usize];
@@ -320,9 +361,11 @@ impl ConnectionTable {
 }
 
 /// The list a class is evicted from.
-fn list_of(lists: &mut [List<CLASS>; 2], class: Eviction) -> Option<&mut List<CLASS>> {
+fn list_of(lists: &mut [List<CLASS>; EVICTABLE], class: Eviction) -> Option<&mut List<CLASS>> {
     match class {
-        Eviction::HalfOpen | Eviction::Closing => Some(&mut lists[class as usize]),
+        Eviction::HalfOpen | Eviction::Closing | Eviction::Template => {
+            Some(&mut lists[class as usize])
+        }
         Eviction::Kept => None,
     }
 }

@@ -161,10 +161,29 @@ impl ConnectionState {
             | ConnectionState::Close
             | ConnectionState::CloseWait
             | ConnectionState::LastAck => Eviction::Closing,
-            ConnectionState::Established
-            | ConnectionState::Listen
-            | ConnectionState::Udp
-            | ConnectionState::Template => Eviction::Kept,
+            ConnectionState::Template => Eviction::Template,
+            ConnectionState::Established | ConnectionState::Listen | ConnectionState::Udp => {
+                Eviction::Kept
+            }
+        }
+    }
+
+    /// The same of a connection that has had one packet only. Other protocols have no handshake
+    /// that would show the client to be there: a second packet must do.
+    pub const fn eviction_at_first(self) -> Eviction {
+        match self {
+            ConnectionState::Udp => Eviction::HalfOpen,
+            other => other.eviction(),
+        }
+    }
+
+    /// The classes that make room for it in a full table, in this order. A template takes the
+    /// place of another one only: with each new client bringing one, templates would in time
+    /// leave no room for the connections themselves.
+    pub const fn displaces(self) -> &'static [Eviction] {
+        match self {
+            ConnectionState::Template => &[Eviction::Template],
+            _ => &[Eviction::HalfOpen, Eviction::Closing, Eviction::Template],
         }
     }
 
@@ -276,7 +295,7 @@ mod tests {
             (Listen, 120, false, false, Kept, "LISTEN"),
             (Synack, 120, true, false, HalfOpen, "SYNACK"),
             (Udp, 300, false, false, Kept, "UDP"),
-            (Template, 0, false, false, Kept, "NONE"),
+            (Template, 0, false, false, Eviction::Template, "NONE"),
         ];
         assert_eq!(rows.map(|row| row.0), ALL, "a row for every state");
         let timeouts = Timeouts::default();
@@ -285,6 +304,10 @@ mod tests {
             assert_eq!(state.is_active(), active, "{state:?}");
             assert_eq!(state.is_reusable(), reusable, "{state:?}");
             assert_eq!(state.eviction(), eviction, "{state:?}");
+            let at_first = if state == Udp { HalfOpen } else { eviction };
+            assert_eq!(state.eviction_at_first(), at_first, "{state:?}");
+            assert_eq!(state.displaces().contains(&HalfOpen), state != Template, "{state:?}");
+            assert!(!state.displaces().contains(&Kept), "{state:?}");
             assert_eq!(state.name(), name, "{state:?}");
             let fits = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|of| state.fits(of));
             let expected = match state {

@@ -39,7 +39,10 @@ fn a_connection_takes_at_most_128_bytes_all_in() {
     }
     let entry = size_of::<SlabEntry>();
     let node = size_of::<Node>();
-    assert_eq!(entry, 64, "key 40, destination 8, deadline 8, generation 4, slot 2, state 1");
+    assert_eq!(
+        entry, 64,
+        "key 40, destination 8, deadline 8, generation 4, slot 2, state and class 1 each"
+    );
     assert_eq!(node, 32, "two lists 16, generation 4, template 8, and a template's count 4");
 
     // The index has 16 bytes an entry where the capacity is a power of two, as by default, and
@@ -202,6 +205,48 @@ fn templates_know_how_many_they_placed() {
 }
 
 #[test]
+fn looking_ahead_takes_any_hashes_and_any_number_of_them() {
+    for connections in [0, 1, 100] {
+        let mut table = table(128);
+        for number in 0..connections {
+            add(&mut table, number, ConnectionState::Udp);
+        }
+        let hashes: Vec<FlowHash> = (0..200).map(|number| table.hash(&key(number))).collect();
+        for count in [0, 1, BURST_MAX, BURST_MAX + 1, 200] {
+            table.look_ahead(&hashes[..count]);
+        }
+        for (&hash, number) in hashes.iter().zip(0..) {
+            let found = table.find_hashed(hash, &key(number));
+            assert_eq!(found, table.find(&key(number)));
+            assert_eq!(found.is_some(), number < connections);
+        }
+    }
+}
+
+#[test]
+fn a_template_outlives_its_time_while_one_it_placed_lives() {
+    let mut table = table(3);
+    let lone = add(&mut table, 1, ConnectionState::Template);
+    let template = add(&mut table, 2, ConnectionState::Template);
+    let placed = add(&mut table, 100, ConnectionState::SynRecv);
+    table.set_control(placed, template);
+    let mut budget = 100;
+    assert_eq!(table.expire(at(50), &mut budget).map(|gone| *gone.key()), Some(key(1)));
+    assert!(table.expire(at(50), &mut budget).is_none());
+    assert!(table.get(lone).is_none());
+    let reprieved = table.get(template).map(Connection::deadline);
+    assert_eq!(reprieved, Some(at(50) + TEMPLATE_REPRIEVE));
+
+    // Once the connection is gone, the template goes at the end of its reprieve.
+    for (second, expected) in [(99, None), (101, Some(key(100))), (109, None), (111, Some(key(2)))]
+    {
+        let gone = table.expire(at(second), &mut budget).map(|gone| *gone.key());
+        assert_eq!(gone, expected, "second {second}");
+    }
+    assert!(table.is_empty());
+}
+
+#[test]
 fn a_million_connections_come_and_go() {
     const MANY: u32 = 1 << 20;
     let mut table = table(MANY);
@@ -263,7 +308,12 @@ fn any_duration() -> impl Strategy<Value = Duration> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let number = 0u32..12;
-    let class = prop::sample::select(vec![Eviction::HalfOpen, Eviction::Closing, Eviction::Kept]);
+    let class = prop::sample::select(vec![
+        Eviction::HalfOpen,
+        Eviction::Closing,
+        Eviction::Template,
+        Eviction::Kept,
+    ]);
     prop_oneof![
         4 => (number.clone(), any_state(), any_duration())
             .prop_map(|(number, state, lives)| Step::Insert { number, state, lives }),
@@ -281,6 +331,7 @@ struct Modelled {
     deadline: Instant,
     /// The deadline cannot be met before it was set.
     set: Instant,
+    class: Eviction,
     in_class_since: usize,
 }
 
@@ -300,10 +351,10 @@ fn agrees(
             prop_assert_eq!((found.state, found.deadline()), (modelled.state, modelled.deadline));
         }
     }
-    for class in [Eviction::HalfOpen, Eviction::Closing] {
+    for class in [Eviction::HalfOpen, Eviction::Closing, Eviction::Template] {
         let oldest = model
             .values()
-            .filter(|of| of.state.eviction() == class)
+            .filter(|of| of.class == class)
             .min_by_key(|of| of.in_class_since)
             .map(|of| of.id);
         prop_assert_eq!(table.oldest(class), oldest);
@@ -338,18 +389,19 @@ proptest! {
                     let added = table.insert(key(number), DestinationId::NOWHERE, state, deadline);
                     prop_assert_eq!(added.is_err(), model.len() == capacity as usize);
                     if let Ok(id) = added {
-                        let in_class_since = moment;
-                        let new = Modelled { id, state, deadline, set: now, in_class_since };
+                        let (class, in_class_since) = (state.eviction_at_first(), moment);
+                        let new = Modelled { id, state, deadline, set: now, class, in_class_since };
                         model.insert(number, new);
                     }
                 }
                 Step::Update { number, state, lives } => {
                     let Some(of) = model.get_mut(&number) else { continue };
                     table.update(of.id, state, now + lives);
-                    if of.state.eviction() != state.eviction() {
+                    if of.class != state.eviction() {
                         of.in_class_since = moment;
                     }
-                    (of.state, of.deadline, of.set) = (state, now + lives, now);
+                    (of.state, of.class) = (state, state.eviction());
+                    (of.deadline, of.set) = (now + lives, now);
                 }
                 Step::Remove { number } => {
                     let Some(of) = model.remove(&number) else { continue };

@@ -33,7 +33,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    const fn is_eligible(&self) -> bool {
+    /// Whether it may be chosen.
+    pub const fn is_eligible(&self) -> bool {
         self.available && self.weight > 0
     }
 }

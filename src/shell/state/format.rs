@@ -271,6 +271,7 @@ mod tests {
             client_port: 40_000,
             virtual_port: 80,
             state: ConnectionState::Established,
+            proven: true,
             remaining_ms: 900_000,
             template: None,
         })
@@ -306,6 +307,7 @@ mod tests {
                 client_port: 0,
                 virtual_port: 80,
                 state: ConnectionState::Template,
+                proven: true,
                 remaining_ms: 0,
                 template: None,
             }),
@@ -315,6 +317,7 @@ mod tests {
                 client_port: 40_000,
                 virtual_port: 53,
                 state: ConnectionState::Udp,
+                proven: false,
                 remaining_ms: 300_000,
                 template: Some(0),
             }),
@@ -336,12 +339,12 @@ mod tests {
     #[test]
     fn the_bytes_of_version_1() {
         let expected = "\
-            76697072 2073740a 01000000 7bbc26a1a2010000 7b00000000000000 bdc08aff6d5dc5a9 \
+            76697072 2073740a 01000000 7bbc26a1a2010000 7d00000000000000 553058ed7fe8c915 \
             00 00c000020a 00 01015051 000a00000b 046261636b 0100ac02 \
             00 0120202020202020202020202020202020 01 00 000a00000c 0162 00 \
             01 046261636b 000a00000b 1135323a35343a30303a30303a30303a3131 \
-            02 00 00c6336400 00 50 0c 00 00 \
-            02 01 0121212121212121212121212121212121 c0b802 35 0b e0a712 0100";
+            02 00 00c6336400 00 50 0c 01 00 00 \
+            02 01 0121212121212121212121212121212121 c0b802 35 0b 00 e0a712 0100";
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&file(&samples())), expected.replace(' ', ""));
 
@@ -425,7 +428,7 @@ mod tests {
         let rows: [(&str, &[u8]); 6] = [
             ("no such kind", &[3]),
             ("half a record", &good[..good.len() - 1]),
-            ("no such state", &[2, 0, 0, 1, 2, 3, 4, 0, 0, 13, 0, 0]),
+            ("no such state", &[2, 0, 0, 1, 2, 3, 4, 0, 0, 13, 1, 0, 0]),
             ("a name longer than the file", &[1, 0xff, 0xff, 0xff, 0xff, 0x0f, b'x']),
             ("more ports than bytes", &[0, 0, 1, 2, 3, 4, 0, 1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1]),
             ("a number without an end", &[2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),

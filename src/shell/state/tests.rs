@@ -251,6 +251,7 @@ fn a_million_connections_are_left_and_taken_up() {
             client_port: 32_768 + (number % 16) as u16,
             virtual_port: 80,
             state: ConnectionState::Established,
+            proven: true,
             remaining_ms: 900_000 - u64::from(number % 800_000),
             template: None,
         }));
