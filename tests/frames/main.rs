@@ -12,3 +12,4 @@ mod loops;
 mod refused;
 mod reload;
 mod scheduling;
+mod state;
