@@ -36,13 +36,12 @@ impl Director {
         if !self.is_possible_client(arrival.ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) =
-            self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
+        let service = self.services.find(vip, arrival.protocol, arrival.destination_port);
+        if let Some(verdict) = self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
         {
-            return self.drop_loop(now, arrival.ingress, arrival.source_mac, arrival.ip, looping);
+            return service.map_or(verdict, |service| verdict.with_service(service));
         }
-        let port = arrival.destination_port;
-        let Some(service) = self.services.find(vip, arrival.protocol, port) else {
+        let Some(service) = service else {
             return self.answer_unmatched(now, frame, arrival);
         };
         let verdict = if !opens(arrival) {
