@@ -1,7 +1,8 @@
 //! What a new configuration costs: reading and validating it (off the packet path), and taking it
-//! into force (the pause between two bursts). 1,000 services with 20 real servers each.
+//! into force (the pause between two bursts). 1,000 services with 20 real servers each: machines
+//! of their own, and then the same 20 machines for all.
 //!
-//! Prints medians and the spread; asserts nothing.
+//! Prints medians and the spread; asserts nothing. An argument chooses edits whose name has it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,40 +13,84 @@ use vipr::director::{Director, Instant, Limits};
 
 const SERVICES: usize = 1_000;
 const REAL_SERVERS: usize = 20;
-const ROUNDS: usize = 31;
+const ROUNDS: usize = 101;
+
+/// A configuration, by what it has.
+#[derive(Clone, Copy)]
+struct Configuration {
+    services: usize,
+    real_servers: usize,
+    /// Of the first real server of the first service.
+    first_weight: usize,
+    weight: usize,
+    /// Real servers that only the first service has.
+    more: usize,
+    /// Real servers at the head of each service's list that are left out.
+    skipped: usize,
+    /// Whether all services are on the same machines.
+    shared: bool,
+}
+
+const BASE: Configuration = Configuration {
+    services: SERVICES,
+    real_servers: REAL_SERVERS,
+    first_weight: 1,
+    weight: 1,
+    more: 0,
+    skipped: 0,
+    shared: false,
+};
+
+const EDITS: [(&str, Configuration); 8] = [
+    ("nothing", BASE),
+    ("one weight", Configuration { first_weight: 2, ..BASE }),
+    ("every weight", Configuration { weight: 2, first_weight: 2, ..BASE }),
+    ("one real server more", Configuration { more: 1, ..BASE }),
+    ("the last real server of each less", Configuration { real_servers: 19, ..BASE }),
+    ("the first real server of each less", Configuration { skipped: 1, ..BASE }),
+    ("one service less", Configuration { services: 999, ..BASE }),
+    ("half the services less", Configuration { services: 500, ..BASE }),
+];
 
 fn main() {
-    let base = configuration(0, 0, REAL_SERVERS);
-    println!("{SERVICES} services x {REAL_SERVERS} real servers, {} KiB of TOML", base.len() >> 10);
-    let mut times = Vec::new();
-    for _ in 0..5 {
-        let start = Clock::now();
-        let snapshot = config::parse(&base, "bench.toml").expect("it is valid");
-        times.push(start.elapsed());
-        drop(snapshot);
-    }
-    show("read and validate (off the packet path)", &mut times);
+    // Cargo passes options of its own.
+    let chosen = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    for shared in [false, true] {
+        let base = Configuration { shared, ..BASE };
+        let text = base.text();
+        let machines = if shared { "the same for all" } else { "of their own" };
+        println!(
+            "{SERVICES} services x {REAL_SERVERS} real servers {machines}, {} KiB of TOML",
+            text.len() >> 10
+        );
+        let mut times: Vec<Duration> = (0..5)
+            .map(|_| {
+                let start = Clock::now();
+                let snapshot = config::parse(&text, "bench.toml");
+                let took = start.elapsed();
+                assert!(snapshot.is_ok());
+                took
+            })
+            .collect();
+        show("read and validate (off the packet path)", &mut times);
 
-    let edits: [(&str, String); 5] = [
-        ("nothing", base.clone()),
-        ("one weight", base.replacen("weight = 1\n", "weight = 2\n", 1)),
-        ("every weight", configuration(1, 0, REAL_SERVERS)),
-        ("one real server more", configuration(0, 1, REAL_SERVERS)),
-        ("one real server less in each service", configuration(0, 0, REAL_SERVERS - 1)),
-    ];
-    let before = Arc::new(read(&base));
-    for (name, text) in edits {
-        let mut after = read(&text);
-        after.share(&before);
-        let after = Arc::new(after);
-        let mut director = Director::new(Instant::ZERO, before.clone(), Limits::default(), 1);
-        let (mut there, mut back) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            there.push(apply(&mut director, &after));
-            back.push(apply(&mut director, &before));
+        let before = Arc::new(base.read());
+        for (name, edit) in EDITS {
+            if chosen.as_ref().is_some_and(|chosen| !name.contains(chosen)) {
+                continue;
+            }
+            let mut after = Configuration { shared, ..edit }.read();
+            after.share(&before);
+            let after = Arc::new(after);
+            let mut director = Director::new(Instant::ZERO, before.clone(), Limits::default(), 1);
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                there.push(apply(&mut director, &after));
+                back.push(apply(&mut director, &before));
+            }
+            show(&format!("apply: {name}"), &mut there);
+            show("       and back", &mut back);
         }
-        show(&format!("apply: {name}"), &mut there);
-        show("       and back", &mut back);
     }
 }
 
@@ -55,43 +100,45 @@ fn apply(director: &mut Director, snapshot: &Arc<Snapshot>) -> Duration {
     start.elapsed()
 }
 
-fn read(text: &str) -> Snapshot {
-    config::parse(text, "bench.toml").unwrap_or_else(|wrong| panic!("{wrong}"))
-}
-
 fn show(name: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let (least, median, most) = (times[0], times[times.len() / 2], times[times.len() - 1]);
     println!("{name:<44} {median:>10.1?}  ({least:.1?} … {most:.1?})");
 }
 
-/// The configuration, with these weights added to each, so many real servers more in the first
-/// service, and so many in each.
-fn configuration(weight: usize, more: usize, real_servers: usize) -> String {
-    let mut text = String::from(
-        "[segment.front]\nrole = \"vip\"\ntap = \"front\"\naddress = [\"192.0.2.2/24\"]\n\
-         [segment.back]\nrole = \"backend\"\ntap = \"back\"\naddress = [\"10.0.0.1/8\"]\n",
-    );
-    for service in 0..SERVICES {
-        let _ = write!(
-            text,
-            "[[service]]\nname = \"s{service}\"\nvip = \"198.18.{}.{}\"\nprotocol = \"tcp\"\n\
-             ports = 80\nscheduler = \"wrr\"\n",
-            service / 250,
-            service % 250 + 1
+impl Configuration {
+    fn read(&self) -> Snapshot {
+        config::parse(&self.text(), "bench.toml").unwrap_or_else(|wrong| panic!("{wrong}"))
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::from(
+            "[segment.front]\nrole = \"vip\"\ntap = \"front\"\naddress = [\"192.0.2.2/24\"]\n\
+             [segment.back]\nrole = \"backend\"\ntap = \"back\"\naddress = [\"10.0.0.1/8\"]\n",
         );
-        let count = real_servers + if service == 0 { more } else { 0 };
-        for server in 0..count {
+        for service in 0..self.services {
             let _ = write!(
                 text,
-                "[[service.real_server]]\nname = \"r{server}\"\naddress = \"10.{}.{}.{}\"\n\
-                 segment = \"back\"\nweight = {}\n",
-                service / 250 + 1,
-                service % 250,
-                server + 1,
-                1 + weight
+                "[[service]]\nname = \"s{service}\"\nvip = \"198.18.{}.{}\"\nprotocol = \"tcp\"\n\
+                 ports = 80\nscheduler = \"wrr\"\n",
+                service / 250,
+                service % 250 + 1
             );
+            let more = if service == 0 { self.more } else { 0 };
+            for server in self.skipped..self.real_servers + more {
+                let first = service == 0 && server == 0;
+                let weight = if first { self.first_weight } else { self.weight };
+                let place = if self.shared { 0 } else { service };
+                let _ = write!(
+                    text,
+                    "[[service.real_server]]\nname = \"r{server}\"\naddress = \"10.{}.{}.{}\"\n\
+                     segment = \"back\"\nweight = {weight}\n",
+                    place / 250 + 1,
+                    place % 250,
+                    server + 1,
+                );
+            }
         }
+        text
     }
-    text
 }

@@ -30,16 +30,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes this snapshot and an earlier one share the services they have in common, so that
-    /// who compares them can tell at a glance.
+    /// Makes this snapshot and an earlier one share the services and real servers they have in
+    /// common, so that who compares them can tell at a glance.
     pub fn share(&mut self, earlier: &Snapshot) {
         let known: HashMap<(IpAddr, Protocol, &Ports), &Arc<Service>> =
             earlier.services.iter().map(|service| (service.key(), service)).collect();
         for service in &mut self.services {
-            if let Some(&same) = known.get(&service.key())
-                && same == service
-            {
+            let Some(&same) = known.get(&service.key()) else { continue };
+            if same == service {
                 *service = Arc::clone(same);
+            } else if let Some(service) = Arc::get_mut(service) {
+                service.share(same);
             }
         }
     }
@@ -239,7 +240,7 @@ impl Role {
 }
 
 /// `[[service]]`: a virtual service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: Arc<str>,
     pub vip: IpAddr,
@@ -250,13 +251,28 @@ pub struct Service {
     /// UDP only: each datagram is scheduled by itself.
     pub one_packet: bool,
     pub on_removal: OnRemoval,
-    pub real_servers: Vec<RealServer>,
+    pub real_servers: Vec<Arc<RealServer>>,
 }
 
 impl Service {
     /// What tells it from every other service.
     fn key(&self) -> (IpAddr, Protocol, &Ports) {
         (self.vip, self.protocol, &self.ports)
+    }
+
+    fn share(&mut self, earlier: &Service) {
+        let known: HashMap<(IpAddr, &str), &Arc<RealServer>> =
+            earlier.real_servers.iter().map(|server| (server.key(), server)).collect();
+        for real_server in &mut self.real_servers {
+            let Some(&same) = known.get(&real_server.key()) else { continue };
+            if same == real_server {
+                *real_server = Arc::clone(same);
+            } else if let Some(real_server) = Arc::get_mut(real_server)
+                && real_server.name == same.name
+            {
+                real_server.name = Arc::clone(&same.name);
+            }
+        }
     }
 
     /// `VIP:port/protocol`: what a service is called that has no name.
@@ -448,7 +464,7 @@ pub enum OnRemoval {
 }
 
 /// `[[service.real_server]]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealServer {
     pub name: Arc<str>,
     /// The real server's own address (RIP).
@@ -465,4 +481,11 @@ pub struct RealServer {
     pub upper_threshold: u32,
     /// New connections again below this many; 0: three quarters of the upper threshold.
     pub lower_threshold: u32,
+}
+
+impl RealServer {
+    /// What tells it from the other real servers of its service.
+    pub fn key(&self) -> (IpAddr, &str) {
+        (self.address, &self.segment)
+    }
 }

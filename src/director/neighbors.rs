@@ -171,7 +171,8 @@ impl Neighbors {
 
     pub fn remove_user(&mut self, id: NeighborId, user: DestinationId) {
         if let Some(neighbor) = self.arena.get_mut(id) {
-            neighbor.users.retain(|&known| known != user);
+            let position = neighbor.users.iter().position(|&known| known == user);
+            position.map(|position| neighbor.users.remove(position));
         }
     }
 

@@ -60,8 +60,12 @@ impl Director {
         let name = voices.map(|user| user.name.clone()).next();
         match name {
             Some(name) => {
+                let before = (neighbor.is_usable(), neighbor.hop());
                 self.neighbors.configure(now, id, mac, name);
-                self.follow_neighbor(id);
+                let after = self.neighbors.get(id);
+                if after.is_some_and(|after| (after.is_usable(), after.hop()) != before) {
+                    self.follow_neighbor(id);
+                }
             }
             None => {
                 self.neighbors.remove(id);

@@ -12,7 +12,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::neighbors::NeighborId;
+use super::neighbors::{Neighbor, NeighborId};
 use super::scheduler::Scheduler;
 use super::services::{Destination, DestinationId, Service, ServiceId};
 use super::{Director, Instant, SegmentId};
@@ -129,11 +129,11 @@ impl Director {
                     id
                 }
             };
-            came |= self.update_service(now, id, config, &mut touched);
+            came |= self.update_service(id, config, &mut touched);
             order.push(id);
         }
         let before = core::mem::replace(&mut self.services.order, order);
-        let went = before != self.services.order && self.retire_services(now, &before);
+        let went = before != self.services.order && self.retire_services(&before, &mut touched);
         touched.sort_unstable();
         touched.dedup();
         for neighbor in touched {
@@ -152,64 +152,96 @@ impl Director {
     /// Brings a service up to its configuration; whether it was not configured before.
     fn update_service(
         &mut self,
-        now: Instant,
         id: ServiceId,
         config: &Arc<snapshot::Service>,
         touched: &mut Vec<NeighborId>,
     ) -> bool {
         let Some(service) = self.services.services.get_mut(id) else { return false };
-        let came = !service.configured;
-        service.configured = true;
-        service.config = Arc::clone(config);
+        let came = !core::mem::replace(&mut service.configured, true);
+        let before = core::mem::replace(&mut service.config, Arc::clone(config));
         if service.scheduler.kind() != config.scheduler
             && let Some(scheduler) = Scheduler::new(config.scheduler)
         {
             service.scheduler = scheduler;
         }
-        let before = core::mem::take(&mut service.destinations);
-        let draining = core::mem::take(&mut service.draining);
-        if draining.is_empty() && self.is_same_set(&before, &config.real_servers) {
-            for (&destination, real_server) in before.iter().zip(&config.real_servers) {
-                self.update_destination(destination, real_server, touched);
-            }
-            self.drain(now, id, before, Vec::new());
-            return came;
-        }
-        // One whose connections were ended is not taken back with them: it starts anew.
-        let is_cut = |&id: &DestinationId| {
-            self.services.destinations.get(id).is_some_and(|destination| destination.cut)
-        };
-        let (cut, draining): (Vec<_>, Vec<_>) = draining.into_iter().partition(is_cut);
-        let mut known: BTreeMap<RealServerKey, DestinationId> = before
-            .into_iter()
-            .chain(draining)
-            .filter_map(|id| Some((self.services.destinations.get(id)?.key(), id)))
-            .collect();
-        let mut destinations = Vec::with_capacity(config.real_servers.len());
-        for real_server in &config.real_servers {
-            // Validation lets no real server through whose segment is not there.
-            let Some(segment) = self.segments.find(&real_server.segment) else { continue };
-            let destination = match known.remove(&(segment, real_server.address)) {
-                Some(known) => known,
-                None => self.new_destination(id, segment, real_server, touched),
-            };
-            self.update_destination(destination, real_server, touched);
-            destinations.push(destination);
-        }
-        let gone: Vec<DestinationId> = known.into_values().chain(cut).collect();
-        self.drain(now, id, destinations, gone);
+        self.update_real_servers(id, &before.real_servers, &config.real_servers, touched);
         came
     }
 
-    /// Whether these are the real servers of a configuration, one by one.
-    fn is_same_set(&self, destinations: &[DestinationId], configured: &[RealServer]) -> bool {
-        destinations.len() == configured.len()
-            && destinations.iter().zip(configured).all(|(&id, real_server)| {
-                self.services.destinations.get(id).is_some_and(|found| {
-                    found.address == real_server.address
-                        && self.segments.name(found.segment) == Some(&real_server.segment)
-                })
-            })
+    /// Brings a service's real servers up to its configuration. Those at the head and at the tail
+    /// of the list that are as they were cost a comparison of two pointers each.
+    fn update_real_servers(
+        &mut self,
+        id: ServiceId,
+        before: &[Arc<RealServer>],
+        after: &[Arc<RealServer>],
+        touched: &mut Vec<NeighborId>,
+    ) {
+        let Some(service) = self.services.services.get_mut(id) else { return };
+        let mut destinations = core::mem::take(&mut service.destinations);
+        let draining = core::mem::take(&mut service.draining);
+        // A service that was not configured has no destinations, whatever it was configured with.
+        let before = if before.len() == destinations.len() { before } else { &[] };
+        let stays = |(before, after): &(&Arc<RealServer>, &Arc<RealServer>)| {
+            Arc::ptr_eq(before, after) || before.key() == after.key()
+        };
+        let head = before.iter().zip(after).take_while(stays).count();
+        let rest = before[head..].iter().rev().zip(after[head..].iter().rev());
+        let tail = rest.take_while(stays).count();
+        let (end, end_after) = (destinations.len() - tail, after.len() - tail);
+
+        let kept = (0..head).zip(0..head).chain((end..).zip(end_after..after.len()));
+        for (position, position_after) in kept {
+            let config = &after[position_after];
+            if before[position] != *config {
+                touched.extend(self.services.configure(destinations[position], config));
+            }
+        }
+        let known: Vec<DestinationId> =
+            destinations[head..end].iter().copied().chain(draining).collect();
+        let (between, gone) = self.match_by_key(id, known, &after[head..end_after], touched);
+        destinations.splice(head..end, between);
+        if let Some(service) = self.services.services.get_mut(id) {
+            service.destinations = destinations;
+        }
+        self.services.rebuild_candidates(id, head);
+        self.drain(id, gone, touched);
+    }
+
+    /// Finds these real servers among those a service has or had, or makes them; what became of
+    /// the list, and those it no longer has.
+    fn match_by_key(
+        &mut self,
+        id: ServiceId,
+        known: Vec<DestinationId>,
+        after: &[Arc<RealServer>],
+        touched: &mut Vec<NeighborId>,
+    ) -> (Vec<DestinationId>, Vec<DestinationId>) {
+        let mut by_key: BTreeMap<RealServerKey, DestinationId> = BTreeMap::new();
+        let mut gone = Vec::new();
+        for id in known {
+            let Some(destination) = self.services.destinations.get(id) else { continue };
+            if destination.cut {
+                // Its connections were ended: it is not taken back with them, it starts anew.
+                gone.push(id);
+            } else {
+                by_key.insert(destination.key(), id);
+            }
+        }
+        let mut list = Vec::with_capacity(after.len());
+        for config in after {
+            // Validation lets no real server through whose segment is not there.
+            let Some(segment) = self.segments.find(&config.segment) else { continue };
+            list.push(match by_key.remove(&(segment, config.address)) {
+                Some(known) => {
+                    touched.extend(self.services.configure(known, config));
+                    known
+                }
+                None => self.new_destination(id, segment, config, touched),
+            });
+        }
+        gone.extend(by_key.into_values());
+        (list, gone)
     }
 
     fn new_destination(
@@ -220,6 +252,7 @@ impl Director {
         touched: &mut Vec<NeighborId>,
     ) -> DestinationId {
         let neighbor = self.neighbors.enter(segment, config.address, &config.name);
+        let reachable = self.neighbors.get(neighbor).is_some_and(Neighbor::is_usable);
         let id = self.services.destinations.insert(Destination {
             name: config.name.clone(),
             service,
@@ -229,13 +262,13 @@ impl Director {
             neighbor,
             configured_weight: config.weight,
             weight_override: None,
-            upper_threshold: 0,
-            lower_threshold: 0,
+            upper_threshold: config.upper_threshold,
+            lower_threshold: config.lower_threshold,
             mac: config.mac,
             vip_macs: config.vip_macs.clone(),
             cut: false,
             overloaded: false,
-            reachable: false,
+            reachable,
             active: 0,
             inactive: 0,
             traffic: Default::default(),
@@ -247,22 +280,9 @@ impl Director {
         id
     }
 
-    fn update_destination(
-        &mut self,
-        id: DestinationId,
-        config: &RealServer,
-        touched: &mut Vec<NeighborId>,
-    ) {
-        if let Some(destination) = self.services.destinations.get_mut(id)
-            && destination.update(config)
-        {
-            touched.push(destination.neighbor);
-        }
-    }
-
     /// Lets the services of the configuration before that are not in this one finish their
     /// connections; whether there are any.
-    fn retire_services(&mut self, now: Instant, before: &[ServiceId]) -> bool {
+    fn retire_services(&mut self, before: &[ServiceId], touched: &mut Vec<NeighborId>) -> bool {
         let configured: BTreeSet<ServiceId> = self.services.order.iter().copied().collect();
         let mut went = false;
         for &id in before.iter().filter(|id| !configured.contains(id)) {
@@ -271,41 +291,41 @@ impl Director {
             service.configured = false;
             let mut gone = core::mem::take(&mut service.destinations);
             gone.append(&mut service.draining);
-            self.drain(now, id, Vec::new(), gone);
+            self.services.rebuild_candidates(id, 0);
+            self.drain(id, gone, touched);
             self.services.remove_service_if_gone(id);
         }
         went
     }
 
-    /// Sets a service's real servers, and lets those that are gone finish their connections, or
-    /// ends them, as the service wants it.
-    fn drain(
-        &mut self,
-        now: Instant,
-        id: ServiceId,
-        destinations: Vec<DestinationId>,
-        gone: Vec<DestinationId>,
-    ) {
+    /// Lets real servers that a service no longer has finish their connections, or ends them, as
+    /// the service wants it. Those without any leave at once.
+    fn drain(&mut self, id: ServiceId, gone: Vec<DestinationId>, touched: &mut Vec<NeighborId>) {
         let Some(service) = self.services.services.get_mut(id) else { return };
-        service.destinations = destinations;
-        service.draining.clone_from(&gone);
         let cut = service.config.on_removal == OnRemoval::Reset;
-        self.services.rebuild_candidates(id);
-        for id in gone {
-            let mut neighbor = None;
-            if let Some(destination) = self.services.destinations.get_mut(id) {
-                neighbor = destination.position.map(|_| destination.neighbor);
-                // One that was draining already goes on as it was promised.
-                destination.cut |= cut && destination.position.is_some();
-                destination.position = None;
-                if destination.cut && destination.connections() > 0 {
+        for &id in &gone {
+            let Some(destination) = self.services.destinations.get_mut(id) else { continue };
+            // Should it come back, then with the weight it is given.
+            destination.weight_override = None;
+            // One that was draining already goes on as it was promised.
+            if destination.position.take().is_some() {
+                destination.cut = cut;
+                // Should it come back, then with the weight it is given.
+                destination.weight_override = None;
+                // If it drains, it has no say about its neighbor any more.
+                touched.push(destination.neighbor);
+            }
+            if destination.connections() > 0 {
+                service.draining.push(id);
+                if destination.cut {
                     self.sweep = Some(0);
                 }
             }
-            self.remove_if_drained(now, id);
-            // If it drains, it has no say any more.
-            if let Some(neighbor) = neighbor {
-                self.refresh_neighbor(now, neighbor);
+        }
+        for id in gone {
+            if let Some(neighbor) = self.services.remove_if_drained(id) {
+                self.neighbors.remove_user(neighbor, id);
+                touched.push(neighbor);
             }
         }
     }
@@ -331,25 +351,5 @@ impl Service {
 impl Destination {
     fn key(&self) -> RealServerKey {
         (self.segment, self.address)
-    }
-
-    /// Takes over what the configuration may change; whether that concerns its neighbor. A
-    /// weight set by hand stays until the configuration gives the real server another one.
-    fn update(&mut self, config: &RealServer) -> bool {
-        let concerns_neighbor =
-            (&self.name, self.mac, &self.vip_macs) != (&config.name, config.mac, &config.vip_macs);
-        if concerns_neighbor {
-            self.name = config.name.clone();
-            self.mac = config.mac;
-            self.vip_macs.clone_from(&config.vip_macs);
-        }
-        if self.configured_weight != config.weight {
-            self.weight_override = None;
-        }
-        self.configured_weight = config.weight;
-        self.upper_threshold = config.upper_threshold;
-        self.lower_threshold = config.lower_threshold;
-        self.check_thresholds();
-        concerns_neighbor
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use vipr::director::report::RealServerState;
 use vipr::director::{DropReason, Limits};
 
-use crate::harness::frames::{arp_reply, arp_request, tcp};
+use crate::harness::frames::{arp_reply, arp_request, tcp, with_macs};
 use crate::harness::*;
 
 /// Two real servers without MACs.
@@ -83,6 +83,20 @@ fn a_silent_real_server_is_down_for_new_connections_and_says_so() {
     // And it comes back.
     world.tell("back", &arp_request(RS1_MAC, RS1, BACK_DIP));
     assert_eq!(states(&mut world), [RealServerState::Up, RealServerState::Up]);
+}
+
+#[test]
+fn a_real_server_that_was_found_is_asked_again_by_unicast_then_by_broadcast() {
+    let mut world = World::new(&unresolved());
+    world.tell("back", &arp_reply(RS1_MAC, RS1, BACK_MAC, BACK_DIP));
+    world.advance(Duration::from_secs(1));
+    on_back(&mut world);
+    world.advance(Duration::from_secs(35));
+    let broadcast = arp_request(BACK_MAC, BACK_DIP, RS1);
+    let unicast = with_macs(&broadcast, RS1_MAC, BACK_MAC);
+    let mut asked = on_back(&mut world);
+    asked.retain(|frame| frame[38..42] == RS1);
+    assert_eq!(asked, [vec![unicast; 3], vec![broadcast; 3]].concat());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Frames that are nobody's business or not right: dropped, each for its own reason.
 
-use vipr::director::DropReason;
-use vipr::wire::MacAddr;
+use vipr::director::{Action, DropReason};
+use vipr::wire::{Frame, MacAddr, Offload};
 
 use crate::harness::frames::{Tcp, ipv4, tcp, udp};
 use crate::harness::*;
@@ -119,4 +119,11 @@ fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with
     without[20] = 0;
     let without = with_ip_checksum(without);
     assert_eq!(world.tell("front", &without), "dropped too_big rs1");
+
+    // A super-frame is no larger on the wire than its segments, which fitted where they came from.
+    let offload = Offload { checksum_pending: true, segment_size: 1300 };
+    let (front, mut bytes) = (world.segment("front"), big.clone());
+    let mut frame = Frame { bytes: &mut bytes, offload };
+    let verdict = world.director.handle_frame(world.now, front, &mut frame);
+    assert!(matches!(verdict.action, Action::Forward { .. }), "{verdict:?}");
 }

@@ -163,11 +163,11 @@ pub(super) fn build_real_server(
     section: &RealServerSection,
     place: &Read<Arc<str>>,
     mistakes: &mut Mistakes,
-) -> Read<RealServer> {
+) -> Read<Arc<RealServer>> {
     let upper_threshold = section.upper_threshold?;
     let lower_threshold = lower_threshold(section, upper_threshold, mistakes)?;
     section.vip_macs.complete?;
-    Ok(RealServer {
+    Ok(Arc::new(RealServer {
         name: effective_name(section)?,
         address: section.address?.value,
         mac: section.mac?.map(|at| at.value),
@@ -176,7 +176,7 @@ pub(super) fn build_real_server(
         weight: section.weight?,
         upper_threshold,
         lower_threshold,
-    })
+    }))
 }
 
 /// IPVS refuses a lower threshold above the upper one, too.
