@@ -41,6 +41,14 @@ fn without_an_address_of_its_own_the_director_probes() {
 }
 
 #[test]
+fn the_director_asks_from_its_address_in_the_real_servers_network() {
+    let several = "address = [\"172.16.0.1/24\", \"10.0.0.1/24\", \"10.9.0.1/24\"]";
+    let toml = unresolved().replace("address = [\"10.0.0.1/24\"]", several);
+    let asked = on_back(&mut World::new(&toml));
+    assert_eq!(asked[0], arp_request(BACK_MAC, BACK_DIP, RS1));
+}
+
+#[test]
 fn frames_are_held_and_released_in_order_when_the_answer_comes() {
     let mut world = World::new(&unresolved());
     world.take_sent();

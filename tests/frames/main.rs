@@ -13,3 +13,4 @@ mod refused;
 mod reload;
 mod scheduling;
 mod state;
+mod time;

@@ -76,6 +76,18 @@ fn thresholds_have_hysteresis() {
     let told = world.take_events();
     assert!(told[0].contains("has 4 connections, its upper threshold"), "{told:?}");
     assert!(told[1].contains("down to 1 connections"), "{told:?}");
+
+    // Without a lower threshold: until below three quarters of the upper one.
+    let mut world = World::new(&format!(
+        "{SEGMENTS}\n[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
+         scheduler = \"rr\"\n{}",
+        real_server("rs1", 11, 1, "upper_threshold = 4")
+    ));
+    assert_eq!(names(&sequence(&mut world, 1..5)), "1111");
+    ends(&mut world, 1);
+    assert_eq!(world.tell("front", &tcp(6, "S").bytes()), "replied", "3 is not below 3");
+    ends(&mut world, 2);
+    assert_eq!(world.tell("front", &tcp(7, "S").bytes()), "forwarded rs1");
 }
 
 #[test]
