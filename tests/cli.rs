@@ -158,14 +158,38 @@ fn a_router_that_runs_in_a_circle_is_not_followed() {
 }
 
 #[test]
+fn a_configuration_that_never_ends_is_not_read_for_ever() {
+    let page = |generation: u64, text: &str, next: Option<usize>| {
+        json!({ "configuration": { "generation": generation, "path": "vipr.toml", "text": text,
+            "next": next } })
+        .to_string()
+    };
+    let rows = [
+        (vec![page(1, "a", Some(1)), page(1, "", Some(1)), page(1, "", None)], "another question"),
+        (vec![page(1, "a", Some(0)), page(1, "a", Some(0))], "another question"),
+        ((0..40).map(|i| page(i, "a", Some(1))).collect(), "changes all the time"),
+    ];
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/minimal.toml");
+    for (answers, expected) in rows {
+        let router = FakeRouter::new(answers);
+        let (code, stdout, stderr) = run(router.command(&["diff"]).arg(&file));
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
 fn a_reload_says_what_came_of_it() {
     let applied = json!({ "reload": { "outcome": "applied", "generation": 4,
         "changes": ["service web: real server rs1 weight 3 → 7"] } });
+    let many = json!({ "reload": { "outcome": "applied", "generation": 4, "changes": ["one"],
+        "more": 19_999 } });
     let unchanged = json!({ "reload": { "outcome": "unchanged", "generation": 4 } });
     let refused = json!({ "reload": { "outcome": "refused", "generation": 4,
         "diagnostics": "error: unknown key `wieght`\n" } });
     let rows = [
         (applied, 0, "generation 4 is in force\n  service web: real server rs1 weight 3 → 7\n", ""),
+        (many, 0, "generation 4 is in force\n  one\n  and 19999 more\n", ""),
         (unchanged, 0, "generation 4 is in force already; nothing changed\n", ""),
         (
             refused,
@@ -193,10 +217,18 @@ fn without_a_router_one_line_says_so() {
             "vipr: no router answers at {}: is `vipr run` running? (--socket names another)\n",
             socket.display()
         );
-        for command in ["status", "connections", "reload"] {
-            let by_option = run(vipr(&[command, "--socket"]).arg(&socket));
+        let commands: [&[&str]; 6] = [
+            &["status"],
+            &["connections"],
+            &["reload"],
+            &["drain", "web", "rs1"],
+            &["undrain", "web", "rs1"],
+            &["weight", "web", "rs1", "2"],
+        ];
+        for command in commands {
+            let by_option = run(vipr(command).arg("--socket").arg(&socket));
             assert_eq!(by_option, (Some(1), String::new(), expected.clone()));
-            let by_environment = run(vipr(&[command]).env("VIPR_SOCKET", &socket));
+            let by_environment = run(vipr(command).env("VIPR_SOCKET", &socket));
             assert_eq!(by_environment, by_option);
         }
     }
@@ -236,7 +268,7 @@ fn who_stops_reading_ends_it_quietly() {
 
 #[test]
 fn a_wrong_command_line_is_exit_status_2() {
-    let rows: [&[&str]; 8] = [
+    let rows: [&[&str]; 12] = [
         &[],
         &["rum"],
         &["run", "extra"],
@@ -245,6 +277,10 @@ fn a_wrong_command_line_is_exit_status_2() {
         &["status", "--json", "--stats"],
         &["connections", "--socket"],
         &["reload", "now"],
+        &["drain", "web"],
+        &["drain", "web", "rs1", "--timeout", "5m"],
+        &["weight", "web", "rs1", "-1"],
+        &["diff"],
     ];
     for arguments in rows {
         let (code, stdout, stderr) = run(&mut vipr(arguments));

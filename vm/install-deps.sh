@@ -31,6 +31,8 @@ NEEDS=(
     "test  | dnsmasq         | dnsmasq-base"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
+    "test  | ed              | ed"
+    "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"
     "test  | cargo-fmt       | rustfmt-web"
     "test  | cargo-clippy    | rust-web-clippy"

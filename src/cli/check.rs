@@ -1,15 +1,14 @@
 //! `vipr check`: says everything that is wrong with a configuration, or sums it up on one screen.
 
 use core::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write as _};
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::Failure;
+use super::input::Input;
+use super::{Failure, output};
+use crate::config::format_duration;
 use crate::config::snapshot::{RealServer, Router, Segment, Service, Snapshot, Unmatched};
-use crate::config::{self, format_duration};
 
 /// Lines of the summary, more or less: what fits on a screen.
 const SCREEN_LINES: usize = 40;
@@ -26,65 +25,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let file = &arguments.file;
-    let text = if file == "-" {
-        read_text("standard input", &mut io::stdin().lock())?
-    } else {
-        let mut opened = File::open(file).map_err(|error| unreadable(file, &error))?;
-        read_text(file, &mut opened)?
-    };
-    let origin = if file == "-" { "<stdin>" } else { file };
-    match config::parse(&text, origin) {
-        Ok(snapshot) => print(&format!("{origin}: valid\n\n{}", summary(&snapshot))),
-        Err(diagnostics) => {
-            // Whoever closed stderr does not want to read it.
-            let _ = writeln!(io::stderr(), "{diagnostics}\n");
-            let count = diagnostics.count();
-            let mistakes = if count == 1 { "mistake" } else { "mistakes" };
-            Err(Failure::Usage(format!("{origin}: {count} {mistakes}")))
-        }
-    }
-}
-
-/// Reads a whole configuration, but no more than [`config::TEXT_BYTES_MAX`].
-fn read_text(origin: &str, input: &mut dyn Read) -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    let limit = config::TEXT_BYTES_MAX;
-    let read = input.take(limit as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(origin, &error))?;
-    if bytes.len() > limit {
-        return Err(Failure::Usage(format!(
-            "{origin} is larger than {} MiB: is this the configuration?",
-            limit >> 20
-        )));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line_start = valid.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = String::from_utf8_lossy(&valid[line_start..]).chars().count() + 1;
-        Failure::Usage(format!("{origin}:{line}:{column}: not UTF-8 text: save the file as UTF-8"))
-    })
-}
-
-fn unreadable(origin: &str, error: &io::Error) -> Failure {
-    let remedy = match error.kind() {
-        ErrorKind::NotFound => "check the path",
-        ErrorKind::PermissionDenied => "check its permissions, or run as a user who may read it",
-        ErrorKind::IsADirectory => "name the file in it",
-        _ => "check the path and the device it is on",
-    };
-    Failure::Usage(format!("cannot read {origin}: {error}: {remedy}"))
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Running(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
+    let Input { origin, snapshot } = Input::read(&arguments.file)?;
+    output::print(|output| Ok(write!(output, "{origin}: valid\n\n{}", summary(&snapshot))?))
 }
 
 /// What the configuration says, on one screen.

@@ -3,11 +3,15 @@
 mod check;
 mod client;
 mod connections;
+mod diff;
+mod effects;
+mod input;
 mod output;
 mod reload;
 mod replay;
 mod run;
 mod status;
+mod weight;
 
 use std::process::ExitCode;
 
@@ -29,6 +33,10 @@ enum Command {
     Status(status::Arguments),
     Connections(connections::Arguments),
     Reload(reload::Arguments),
+    Diff(diff::Arguments),
+    Drain(weight::Drain),
+    Undrain(weight::Undrain),
+    Weight(weight::Weight),
 }
 
 /// How a command failed, and so the exit status.
@@ -40,6 +48,9 @@ pub(crate) enum Failure {
     /// The command line or the configuration is wrong: exit status 2.
     #[error("{0}")]
     Usage(String),
+    /// What was compared differs, and the exit status was to say so: 1, without another word.
+    #[error("there are differences")]
+    Different,
     /// Whoever read standard output has seen enough: no failure at all.
     #[error("standard output: closed")]
     Closed,
@@ -54,15 +65,17 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Connections(arguments) => connections::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Drain(arguments) => weight::drain(&arguments),
+        Command::Undrain(arguments) => weight::undrain(&arguments),
+        Command::Weight(arguments) => weight::set(&arguments),
     };
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Different) => ExitCode::from(1),
         Err(failure) => {
             output::complain(&format!("vipr: {failure}"));
-            match failure {
-                Failure::Usage(_) => ExitCode::from(2),
-                Failure::Running(_) | Failure::Closed => ExitCode::from(1),
-            }
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
         }
     }
 }

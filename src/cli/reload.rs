@@ -19,10 +19,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(client.unexpected());
     };
     match outcome {
-        ReloadOutcome::Applied { generation, changes } => output::print(|output| {
+        ReloadOutcome::Applied { generation, changes, more } => output::print(|output| {
             writeln!(output, "generation {generation} is in force")?;
             for change in &changes {
                 writeln!(output, "  {change}")?;
+            }
+            if more > 0 {
+                writeln!(output, "  and {more} more")?;
             }
             Ok(())
         }),

@@ -91,8 +91,21 @@ fn write_router(
         report.connections.current,
         report.connections.max,
     )?;
+    write!(output, "configuration {}, loaded {}", configuration.path, configuration.loaded_at)?;
+    match configuration.failures {
+        0 => writeln!(output)?,
+        failures => writeln!(output, "; {failures} refused since the start")?,
+    }
+    for line in &configuration.pending {
+        writeln!(output, "{line}")?;
+    }
     if let Some(error) = &configuration.error {
-        writeln!(output, "configuration on disk is not the one running: {}", error.trim_end())?;
+        write!(output, "configuration on disk is not the one running:")?;
+        match error.trim_end() {
+            // As `vipr check` has it.
+            diagnostics if diagnostics.contains('\n') => writeln!(output, "\n\n{diagnostics}\n")?,
+            line => writeln!(output, " {line}")?,
+        }
     }
     Ok(())
 }
@@ -136,7 +149,28 @@ fn write_services(
             writeln!(output, "  -> {address:<28} {columns}")?;
         }
     }
+    if view == View::Connections {
+        write_overrides(output, services)?;
+    }
     Ok(())
+}
+
+/// What the stars among the weights mean.
+fn write_overrides(output: &mut dyn Write, services: &[ServiceReport]) -> io::Result<()> {
+    for service in services {
+        for real_server in service.real_servers.iter().filter(|found| is_overridden(found)) {
+            writeln!(
+                output,
+                "* set by hand: service {}: real server {} has the weight {} in the configuration",
+                service.name, real_server.name, real_server.configured_weight
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn is_overridden(real_server: &RealServerReport) -> bool {
+    real_server.weight != real_server.configured_weight
 }
 
 /// The numbers of a view that shows numbers only.
@@ -172,10 +206,11 @@ fn flags(service: &ServiceReport) -> String {
 
 fn state_columns(real_server: &RealServerReport) -> String {
     let mac = real_server.mac.map_or_else(|| "-".to_owned(), |mac| mac.to_string());
+    let star = if is_overridden(real_server) { "*" } else { "" };
     format!(
         "{:<7} {:<6} {:<10} {:<10} {:<10} {mac:<17} {}",
         "Route",
-        real_server.weight,
+        format!("{}{star}", real_server.weight),
         real_server.active,
         real_server.inactive,
         state_name(real_server.state),
@@ -297,6 +332,7 @@ mod tests {
     fn the_table_lines_up_as_that_of_ipvsadm() {
         insta::assert_snapshot!(printed(&status(), &[View::Connections]), @r"
         vipr 0.1.0: router edge-1, generation 3, up 2 h 3 min, 17 of 1048576 connections
+        configuration /etc/vipr/vipr.toml, loaded 2026-11-22T14:38:05.120Z; 2 refused since the start
         Prot LocalAddress:Port Scheduler Flags
           -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  State      MAC               Name
         TCP  192.0.2.10:80 wrr persistent 300 name web
@@ -322,6 +358,7 @@ mod tests {
     fn totals_and_rates_have_tables_of_their_own() {
         insta::assert_snapshot!(printed(&status(), &[View::Totals, View::Rates]), @r"
         vipr 0.1.0: router edge-1, generation 3, up 2 h 3 min, 17 of 1048576 connections
+        configuration /etc/vipr/vipr.toml, loaded 2026-11-22T14:38:05.120Z; 2 refused since the start
         Prot LocalAddress:Port               Conns   InPkts  InBytes
           -> RemoteAddress:Port
         TCP  192.0.2.10:80                    1204  123456K 9876543K
@@ -354,11 +391,39 @@ mod tests {
     #[test]
     fn a_configuration_that_is_not_running_is_named_at_the_top() {
         let mut status = status();
-        status.configuration.error = Some("vipr.toml:3:1: unknown key `vpi`\n".to_owned());
+        status.configuration.error = Some("vipr.toml: No such file\n".to_owned());
         let text = printed(&status, &[View::Connections]);
         assert_eq!(
-            text.lines().nth(1),
-            Some("configuration on disk is not the one running: vipr.toml:3:1: unknown key `vpi`")
+            text.lines().nth(2),
+            Some("configuration on disk is not the one running: vipr.toml: No such file")
         );
+        let diagnostics = "error: unknown key `vpi`\n--> vipr.toml:3:1";
+        status.configuration.error = Some(diagnostics.to_owned());
+        let text = printed(&status, &[View::Connections]);
+        let expected =
+            format!("configuration on disk is not the one running:\n\n{diagnostics}\n\n");
+        assert!(text.contains(&expected), "{text}");
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_named_at_the_top() {
+        let mut status = status();
+        let line = "router: connections_max 1048576 → 4096 takes effect at the next start";
+        status.configuration.pending = vec![line.to_owned()];
+        assert_eq!(printed(&status, &[View::Totals]).lines().nth(2), Some(line));
+    }
+
+    #[test]
+    fn a_weight_set_by_hand_has_a_star_and_a_word_on_what_is_configured() {
+        let mut status = status();
+        status.report.services[0].real_servers[0].weight = 0;
+        let text = printed(&status, &[View::Connections]);
+        let row = "  -> 10.0.0.11:80                 Route   0*     12         3          up ";
+        assert!(text.contains(row), "{text}");
+        let note =
+            "* set by hand: service web: real server rs1 has the weight 3 in the configuration";
+        let notes: Vec<&str> = text.lines().filter(|line| line.starts_with('*')).collect();
+        assert_eq!(notes, [note]);
+        assert!(!printed(&status, &[View::Totals]).contains('*'));
     }
 }

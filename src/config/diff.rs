@@ -24,6 +24,15 @@ pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     changes.lines
 }
 
+/// What of `wanted` a router that was started with `started` takes up only at its next start: one
+/// line each.
+pub fn pending(started: &Router, wanted: &Router) -> Vec<String> {
+    let (from, to) = (started.connections_max, wanted.connections_max);
+    // The table is made once: a million connections are not moved between two frames.
+    let line = format!("router: connections_max {from} → {to} takes effect at the next start");
+    (from != to).then_some(line).into_iter().collect()
+}
+
 struct Changes {
     /// What the lines are about at the moment.
     subject: String,
@@ -37,7 +46,7 @@ impl Changes {
         let socket = |router: &Router| router.control_socket.display().to_string();
         self.value("control_socket", &socket(before), &socket(after));
         self.option("metrics", before.metrics.as_ref(), after.metrics.as_ref());
-        self.value("connections_max", &before.connections_max, &after.connections_max);
+        self.lines.extend(pending(before, after));
         self.word("unmatched", &before.unmatched, &after.unmatched);
         let state = |router: &Router| router.state.as_ref().map(|path| path.display().to_string());
         self.option("state", state(before).as_ref(), state(after).as_ref());
@@ -62,7 +71,8 @@ impl Changes {
     fn segments(&mut self, before: &[Segment], after: &[Segment]) {
         let known: BTreeMap<&str, &Segment> =
             before.iter().map(|segment| (&*segment.name, segment)).collect();
-        for segment in before.iter().filter(|old| !after.iter().any(|new| new.name == old.name)) {
+        let kept: BTreeSet<&str> = after.iter().map(|segment| &*segment.name).collect();
+        for segment in before.iter().filter(|old| !kept.contains(&*old.name)) {
             self.lines.push(format!("segment {}: removed", segment.name));
         }
         for segment in after {
@@ -302,6 +312,11 @@ weight = 1
                 "[segment.front]",
                 "[timeouts]\nudp = 7\n[announce]\ncount = 1\n[segment.front]",
                 &["announce: count 5 → 1", "timeouts: udp 5m → 7s"],
+            ),
+            (
+                "[segment.front]",
+                "[router]\nconnections_max = 4096\n[segment.front]",
+                &["router: connections_max 1048576 → 4096 takes effect at the next start"],
             ),
         ];
         for (from, to, expected) in rows {

@@ -9,7 +9,7 @@ const UNITS: [(&str, u64); 5] =
 /// Reads a duration: digits alone are seconds; otherwise numbers with the units `d`, `h`, `m`,
 /// `s`, `ms`, each at most once, the longest first. `None` for anything else, and for what does
 /// not fit into 2⁶⁴ milliseconds.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     if let Some(seconds) = whole_number(text) {
         return seconds.checked_mul(1000).map(Duration::from_millis);
     }

@@ -26,11 +26,11 @@ mod values;
 use toml::de::DeTable;
 
 pub use diagnostics::{Diagnostic, Diagnostics, MISTAKES_LISTED_MAX};
-pub use diff::diff;
+pub use diff::{diff, pending};
 pub use document::{
     ADDRESSES_MAX, CONNECTIONS_MAX_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
 };
-pub use durations::format_duration;
+pub use durations::{format_duration, parse_duration};
 pub use ports::PORT_RANGES_MAX;
 pub use snapshot::Snapshot;
 pub use validate::{REAL_SERVERS_MAX, SEGMENTS_MAX, SERVICES_MAX};

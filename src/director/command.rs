@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{ConnectionsPage, StatusReport};
+use super::report::{ConnectionsPage, RealServerReport, StatusReport};
 
 /// A question or an order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,11 @@ pub enum Command {
     /// A page of the connection table, from `cursor` (0 at first) on.
     Connections {
         cursor: u32,
+    },
+    /// One real server, configured or draining.
+    RealServer {
+        service: String,
+        real_server: String,
     },
     /// Sets a real server's weight by hand (0 drains it); without one, back to the configured.
     Weight {
@@ -28,8 +33,9 @@ pub enum Command {
 pub enum Response {
     Status(Box<StatusReport>),
     Connections(ConnectionsPage),
+    RealServer(Box<RealServerReport>),
     /// An order was carried out: what changed.
     Done(String),
-    /// An order was not carried out: why.
+    /// An order was not carried out, or a question is about nothing there is: why.
     Refused(String),
 }

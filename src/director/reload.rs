@@ -308,6 +308,8 @@ impl Director {
             // One that was draining already goes on as it was promised.
             if destination.position.take().is_some() {
                 destination.cut = cut;
+                // Should it come back, then with the weight it is given.
+                destination.weight_override = None;
                 // If it drains, it has no say about its neighbor any more.
                 touched.push(destination.neighbor);
             }

@@ -218,7 +218,10 @@ impl Services {
 
     /// Sets a weight by hand, or goes back to the configured one.
     pub fn set_override(&mut self, id: DestinationId, weight: Option<u32>) {
-        self.change(id, |destination| destination.weight_override = weight);
+        self.change(id, |destination| {
+            let configured = destination.configured_weight;
+            destination.weight_override = weight.filter(|weight| *weight != configured);
+        });
         let service = self.destinations.get(id).map(|destination| destination.service);
         if let Some(service) = service.and_then(|id| self.services.get_mut(id)) {
             service.scheduler.candidates_changed(&service.candidates);
@@ -226,39 +229,51 @@ impl Services {
     }
 
     /// The real server that a person means: the service by name or `VIP:port/protocol`, the real
-    /// server by name or address.
+    /// server by name or address. With `any` also one that is no longer configured.
     ///
     /// # Errors
     /// A line that says what there is instead.
-    pub fn find_by_name(&self, service: &str, real_server: &str) -> Result<DestinationId, String> {
-        let services = || self.order.iter().filter_map(|&id| self.services.get(id));
-        let known = |names: Vec<&str>| {
-            const SHOWN: usize = 10;
-            let more = if names.len() > SHOWN { ", …" } else { "" };
-            let shown = &names[..names.len().min(SHOWN)];
-            if shown.is_empty() {
-                "there is none".to_owned()
-            } else {
-                format!("there is {}{more}", shown.join(", "))
-            }
-        };
-        let found = services()
-            .find(|found| &*found.config.name == service || found.config.endpoint() == service)
+    pub fn find_by_name(
+        &self,
+        service: &str,
+        real_server: &str,
+        any: bool,
+    ) -> Result<(DestinationId, &Destination), String> {
+        let configured = self.order.iter().filter_map(|&id| self.services.get(id));
+        let former = self.services.iter().map(|(_, service)| service);
+        let former = former.filter(|service| any && !service.configured);
+        let services: Vec<&Service> = configured.chain(former).collect();
+        let found = services
+            .iter()
+            .find(|known| &*known.config.name == service)
+            .or_else(|| services.iter().find(|known| known.config.endpoint() == service))
             .ok_or_else(|| {
-                let names = services().map(|service| &*service.config.name).collect();
-                format!("no service {service}: {}", known(names))
+                let names = services.iter().map(|service| &*service.config.name);
+                format!("no service {service}: {}", there_is(names))
             })?;
-        let destinations =
-            || found.destinations.iter().filter_map(|&id| Some((id, self.destinations.get(id)?)));
-        destinations()
-            .find(|(_, known)| {
-                &*known.name == real_server || known.address.to_string() == real_server
-            })
-            .map(|(id, _)| id)
-            .ok_or_else(|| {
-                let names = destinations().map(|(_, known)| &*known.name).collect();
-                format!("service {service}: no real server {real_server}: {}", known(names))
-            })
+        let former = if any { found.draining.as_slice() } else { &[] };
+        let destinations: Vec<(DestinationId, &Destination)> = found
+            .destinations
+            .iter()
+            .chain(former)
+            .filter_map(|&id| Some((id, self.destinations.get(id)?)))
+            .collect();
+        if let Some(named) = destinations.iter().find(|(_, known)| &*known.name == real_server) {
+            return Ok(*named);
+        }
+        let address: Option<IpAddr> = real_server.parse().ok();
+        let mut addressed = destinations.iter().filter(|(_, known)| Some(known.address) == address);
+        match (addressed.next(), addressed.next()) {
+            (Some(only), None) => Ok(*only),
+            (Some((_, one)), Some((_, other))) => Err(format!(
+                "service {service}: {real_server} is {} and {}, on two segments: say which",
+                one.name, other.name
+            )),
+            (None, _) => {
+                let names = destinations.iter().map(|(_, known)| &*known.name);
+                Err(format!("service {service}: no real server {real_server}: {}", there_is(names)))
+            }
+        }
     }
 
     /// Takes a draining real server without connections out, and with the last one its service;
@@ -373,6 +388,14 @@ impl Services {
         }
         crossed
     }
+}
+
+/// `there is web, dns`: the first few of what could have been meant.
+fn there_is<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const SHOWN_MAX: usize = 10;
+    let more = if names.len() > SHOWN_MAX { ", …" } else { "" };
+    let shown = names.take(SHOWN_MAX).collect::<Vec<_>>().join(", ");
+    if shown.is_empty() { "there is none".to_owned() } else { format!("there is {shown}{more}") }
 }
 
 impl Service {

@@ -6,6 +6,7 @@ use super::report::{
 };
 use super::services::{Destination, Service};
 use super::{Command, Director, DropReason, Instant, Response, ServiceId};
+use crate::config::WEIGHT_MAX;
 
 /// Connections in one page of `connections`: about 0.2 ms of work.
 const PAGE_CONNECTIONS: u32 = 512;
@@ -17,6 +18,12 @@ impl Director {
             Command::Weight { service, real_server, weight } => {
                 match self.set_weight(&service, &real_server, weight) {
                     Ok(done) => Response::Done(done),
+                    Err(why) => Response::Refused(why),
+                }
+            }
+            Command::RealServer { service, real_server } => {
+                match self.services.find_by_name(&service, &real_server, true) {
+                    Ok(found) => Response::RealServer(Box::new(self.real_server_report(found.1))),
                     Err(why) => Response::Refused(why),
                 }
             }
@@ -34,18 +41,19 @@ impl Director {
         real_server: &str,
         weight: Option<u32>,
     ) -> Result<String, String> {
-        let id = self.services.find_by_name(service, real_server)?;
-        let before = self.services.destinations.get(id).map_or(0, Destination::weight);
+        if let Some(weight) = weight.filter(|weight| *weight > WEIGHT_MAX) {
+            return Err(format!("weight {weight}: the largest is {WEIGHT_MAX}"));
+        }
+        let (id, found) = self.services.find_by_name(service, real_server, false)?;
+        let (name, before) = (found.name.clone(), found.weight());
+        let service = self.service_name(found.service).cloned().unwrap_or_else(|| "?".into());
+        let (configured, connections) = (found.configured_weight, found.connections());
         self.services.set_override(id, weight);
-        let (after, active) = self
-            .services
-            .destinations
-            .get(id)
-            .map_or((0, 0), |destination| (destination.weight(), destination.connections()));
-        let by = if weight.is_some() { "set by hand" } else { "as configured" };
+        let after = weight.unwrap_or(configured);
+        let by = if after == configured { "as configured" } else { "set by hand" };
         Ok(format!(
-            "service {service}: real server {real_server} weight {before} → {after} ({by}), \
-             {active} connections"
+            "service {service}: real server {name} weight {before} → {after} ({by}), \
+             {connections} connections"
         ))
     }
 

@@ -82,9 +82,24 @@ impl Control {
         registry.register(self.server.listener_mut(), tokens::CONTROL, Interest::READABLE)
     }
 
-    pub(super) fn deregister(&mut self, registry: &Registry) {
-        self.server.close(registry);
-        let _ = registry.deregister(self.server.listener_mut());
+    /// Listens at `path` from now on, and no longer where it did. Clients stay.
+    ///
+    /// # Errors
+    /// See [`BindError`]. Then it listens where it did.
+    pub(super) fn relocate(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        path: &Path,
+    ) -> Result<(), BindError> {
+        let (mut listener, file) = bind(path)?;
+        registry
+            .register(&mut listener, tokens::CONTROL, Interest::READABLE)
+            .map_err(|source| BindError::Io { path: path.to_owned(), source })?;
+        let mut before = self.server.replace_listener(registry, now, listener);
+        let _ = registry.deregister(&mut before);
+        self.file = file;
+        Ok(())
     }
 
     pub(super) fn wake_listener(&mut self) {
@@ -358,6 +373,35 @@ mod tests {
         let nowhere = directory.path().join("none/vipr.sock");
         let error = Control::bind(&nowhere).err().unwrap().to_string();
         assert!(error.contains("none/vipr.sock") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn clients_stay_when_the_socket_moves_also_those_who_just_came() {
+        let mut fixture = Fixture::new();
+        let mut known = fixture.connect();
+        fixture.serve();
+        let mut waiting = fixture.connect();
+        waiting.send(STATUS);
+        let moved = fixture.directory.path().join("moved.sock");
+        fixture.control.relocate(fixture.poll.registry(), fixture.now, &moved).unwrap();
+        assert_eq!(fixture.control.path(), moved);
+        assert!(!fixture.directory.path().join("vipr.sock").exists());
+        known.send(STATUS);
+        let new = UnixStream::connect(&moved).unwrap();
+        new.set_nonblocking(true).unwrap();
+        let mut new = Client(BufReader::new(new));
+        new.send(STATUS);
+        fixture.serve();
+        for client in [&mut known, &mut waiting, &mut new] {
+            assert_eq!(client.answer().as_deref(), Some("xxxxxxxxxx"));
+        }
+        // Where it cannot be, it stays.
+        let nowhere = fixture.directory.path().join("none/vipr.sock");
+        assert!(fixture.control.relocate(fixture.poll.registry(), fixture.now, &nowhere).is_err());
+        assert!(moved.exists());
+        known.send(STATUS);
+        fixture.serve();
+        assert_eq!(known.answer().as_deref(), Some("xxxxxxxxxx"));
     }
 
     #[test]

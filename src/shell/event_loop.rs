@@ -14,24 +14,20 @@ use std::time::Duration;
 use mio::{Events, Poll, Waker};
 
 use super::control::{ClientId, Control};
+use super::followed::Followed;
 use super::metrics::Metrics;
 use super::ports::{OpenError, Opener};
-use super::protocol::{
-    ConfigurationReport, ReloadOutcome, Reply, Request, RouterStatus, ShellCommand,
-};
+use super::protocol::{Reply, Request, ShellCommand};
 use super::router::Router;
 use super::signals::{Signal, Signals};
 use super::tokens::{self, Subject};
-use super::watch::{Configuration, Loaded, Watch};
+use super::watch::Loaded;
 use super::{clock, systemd};
-use crate::config;
-use crate::director::report::StatusReport;
+use crate::config::snapshot;
 use crate::director::{Command, Instant, Response};
 
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 128;
-/// Differences of a new configuration that are logged; frames wait meanwhile.
-const CHANGES_LOGGED_MAX: usize = 200;
 
 /// A running router.
 pub struct EventLoop<O: Opener> {
@@ -43,15 +39,6 @@ pub struct EventLoop<O: Opener> {
     control: Option<Control>,
     metrics: Option<Metrics>,
     stopping: bool,
-}
-
-/// The configuration file that is followed, and who waits for it.
-struct Followed {
-    watch: Watch,
-    /// [`Configuration::serial`] of the one in force.
-    serial: u64,
-    /// Clients that asked for a reload, with the number of their request.
-    waiting: Vec<(ClientId, u64)>,
 }
 
 /// Why the router did not start. Each is one line that says what, where and what to do.
@@ -76,7 +63,7 @@ impl<O: Opener> EventLoop<O> {
             .open_ports(poll.registry())
             .map_err(|(name, source)| StartError::Port { name, source })?;
         let waker = Waker::new(poll.registry(), tokens::WAKER)?;
-        let watch = Watch::start(loaded, move || {
+        let followed = Followed::start(loaded, move || {
             // A loop that is gone needs no waking.
             let _ = waker.wake();
         })?;
@@ -84,7 +71,7 @@ impl<O: Opener> EventLoop<O> {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             router,
-            followed: Followed { watch, serial: 1, waiting: Vec::new() },
+            followed,
             signals: None,
             control: None,
             metrics: None,
@@ -102,17 +89,13 @@ impl<O: Opener> EventLoop<O> {
         Ok(())
     }
 
-    /// Answers on this control socket, in place of an earlier one.
+    /// Answers on this control socket from now on.
     ///
     /// # Errors
     /// When it cannot be waited for.
     pub fn serve_control(&mut self, mut control: Control) -> io::Result<()> {
         control.register(self.poll.registry())?;
-        if let Some(mut old) = self.control.replace(control) {
-            old.deregister(self.poll.registry());
-            // Those who asked through it are gone.
-            self.followed.waiting.clear();
-        }
+        self.control = Some(control);
         Ok(())
     }
 
@@ -224,51 +207,49 @@ impl<O: Opener> EventLoop<O> {
     /// Takes into force what the watch has found, and tells those who wait for it.
     fn follow_configuration(&mut self) {
         let now = clock::now();
-        let next = Arc::clone(self.followed.watch.configuration());
-        let is_new = next.serial != self.followed.serial;
-        let mut changes = Vec::new();
-        if is_new {
-            changes = match self.followed.serial + 1 {
-                serial if serial == next.serial => next.changes.to_vec(),
-                // Two came at once, and the one between was never in force.
-                _ => config::diff(self.router.snapshot(), &next.snapshot),
-            };
-            self.followed.serial = next.serial;
+        let next = self.followed.next();
+        if let Some(next) = &next {
             self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
-            log_changes(self.router.generation(), &changes);
+            self.followed.applied(self.router.generation(), Arc::clone(next));
+            self.follow_addresses(now, &next.snapshot.router);
         }
-        let outcome = outcome(&next, self.router.generation(), is_new, changes);
-        let waiting = &mut self.followed.waiting;
-        for (client, _) in waiting.extract_if(.., |(_, number)| *number <= next.answered) {
-            if let Some(control) = &mut self.control {
-                control.answer(client, now, &Reply::Reload(outcome.clone()));
+        let outcomes = self.followed.outcomes(self.router.generation(), next.is_some());
+        if let Some(control) = &mut self.control {
+            for (client, outcome) in outcomes {
+                control.answer(client, now, &Reply::Reload(outcome));
             }
-        }
-        if is_new {
-            self.follow_addresses(&next);
         }
     }
 
     /// Moves the control socket and the metrics where the configuration now wants them. Where
     /// that does not work, they stay where they are.
-    fn follow_addresses(&mut self, next: &Configuration) {
-        let router = &next.snapshot.router;
-        let control_moved =
-            self.control.as_ref().is_some_and(|control| control.path() != router.control_socket);
-        if control_moved {
-            let moved = Control::bind(&router.control_socket)
-                .map_err(Box::<dyn Error>::from)
-                .and_then(|control| Ok(self.serve_control(control)?));
-            match moved {
-                Ok(()) => log::info!("control socket: now {}", router.control_socket.display()),
-                Err(error) => log::error!("{error}; the one before stays"),
+    fn follow_addresses(&mut self, now: Instant, wanted: &snapshot::Router) {
+        self.followed.unmoved.clear();
+        if let Some(control) = &mut self.control
+            && control.path() != wanted.control_socket
+        {
+            match control.relocate(self.poll.registry(), now, &wanted.control_socket) {
+                Ok(()) => log::info!("control socket: now {}", wanted.control_socket.display()),
+                Err(error) => {
+                    let before = control.path().display();
+                    let line = format!("router: control_socket stays at {before}: {error}");
+                    log::error!("{line}");
+                    self.followed.unmoved.push(line);
+                }
             }
         }
-        if self.metrics.as_ref().map(Metrics::address) != router.metrics {
-            match (self.move_metrics(router.metrics), router.metrics) {
+        if self.metrics.as_ref().map(Metrics::address) != wanted.metrics {
+            match (self.move_metrics(wanted.metrics), wanted.metrics) {
                 (Ok(()), Some(address)) => log::info!("metrics: now at {address}"),
                 (Ok(()), None) => log::info!("metrics: no longer served"),
-                (Err(error), _) => log::error!("{error}"),
+                (Err(error), _) => {
+                    let line = match self.metrics.as_ref().map(Metrics::address) {
+                        Some(before) => format!("router: metrics stay at {before}: {error}"),
+                        None => format!("router: metrics stay off: {error}"),
+                    };
+                    log::error!("{line}");
+                    self.followed.unmoved.push(line);
+                }
             }
         }
     }
@@ -311,59 +292,6 @@ impl<O: Opener> EventLoop<O> {
     }
 }
 
-impl Followed {
-    /// Has the file read again: the number of the request.
-    fn reload(&mut self) -> Option<u64> {
-        let number = self.watch.reload();
-        if number.is_none() {
-            log::error!("configuration {}: its watch has ended", self.watch.path().display());
-        }
-        number
-    }
-
-    /// Adds what only the watch knows.
-    fn complete(&mut self, report: StatusReport) -> RouterStatus {
-        let path = self.watch.path().display().to_string();
-        let configuration = self.watch.configuration();
-        RouterStatus {
-            report,
-            configuration: ConfigurationReport {
-                path,
-                loaded_at: clock::timestamp(configuration.loaded_at),
-                failures: configuration.failures,
-                error: configuration.error.clone(),
-            },
-        }
-    }
-}
-
-fn log_changes(generation: u64, changes: &[String]) {
-    log::info!("generation {generation}: in force; changes: {}", changes.len());
-    for change in changes.iter().take(CHANGES_LOGGED_MAX) {
-        log::info!("generation {generation}: {change}");
-    }
-    if changes.len() > CHANGES_LOGGED_MAX {
-        let more = changes.len() - CHANGES_LOGGED_MAX;
-        log::info!("generation {generation}: and {more} more");
-    }
-}
-
-/// What came of a reload, as `configuration` shows it.
-fn outcome(
-    configuration: &Configuration,
-    generation: u64,
-    is_new: bool,
-    changes: Vec<String>,
-) -> ReloadOutcome {
-    match &configuration.error {
-        Some(diagnostics) => {
-            ReloadOutcome::Refused { generation, diagnostics: diagnostics.clone() }
-        }
-        None if is_new => ReloadOutcome::Applied { generation, changes },
-        None => ReloadOutcome::Unchanged { generation },
-    }
-}
-
 fn wake<T>(server: &mut Option<T>, wake: impl FnOnce(&mut T)) {
     if let Some(server) = server {
         wake(server);
@@ -381,15 +309,22 @@ fn handle_request<O: Opener>(
     match request {
         Request::Director(command) => Some(match router.handle_command(now, command) {
             Response::Status(report) => Reply::Status(Box::new(followed.complete(*report))),
+            Response::Done(done) => {
+                log::info!("{done}");
+                Reply::Director(Response::Done(done))
+            }
             response => Reply::from(response),
         }),
-        Request::Shell(ShellCommand::Reload) => match followed.reload() {
-            Some(number) => {
-                followed.waiting.push((client, number));
-                None
-            }
-            None => Some(Reply::Error("the watch on the configuration has ended".to_owned())),
+        Request::Shell(ShellCommand::Reload) => match followed.reload_for(client) {
+            true => None,
+            false => Some(Reply::Error("the watch on the configuration has ended".to_owned())),
         },
+        Request::Shell(ShellCommand::Configuration { offset }) => {
+            Some(match followed.page(router.generation(), offset) {
+                Some(page) => Reply::Configuration(page),
+                None => Reply::Error(format!("the configuration has no place {offset}")),
+            })
+        }
     }
 }
 
@@ -406,6 +341,8 @@ mod tests {
     use super::super::fake::Lan;
     use super::*;
     use crate::director::BURST_MAX;
+    use crate::director::report::StatusReport;
+    use crate::shell::protocol::ReloadOutcome;
     use crate::wire::samples::{DIRECTOR_MAC, TCP_SYN, patched};
 
     /// Far longer than anything here takes.
@@ -590,7 +527,7 @@ mod tests {
         let mut fixture = Fixture::new();
         fixture.edit("tap-back", 5);
         match fixture.ask(r#"{"command":"reload"}"#) {
-            Reply::Reload(ReloadOutcome::Applied { generation: 2, changes }) => {
+            Reply::Reload(ReloadOutcome::Applied { generation: 2, changes, more: 0 }) => {
                 assert_eq!(changes.len(), 1);
                 assert!(changes[0].contains("weight"), "{changes:?}");
             }

@@ -260,6 +260,8 @@ mod tests {
              address=\"10.0.0.11\",segment=\"back\"} 12\n",
             "vipr_segment_up{segment=\"back\"} 0\n",
             "vipr_configuration_stale 0\n",
+            "vipr_configuration_loaded_timestamp_seconds 1795358285\n",
+            "vipr_weights_overridden 0\n",
         ] {
             assert!(body.contains(sample), "{sample} is not in\n{body}");
         }
@@ -269,6 +271,9 @@ mod tests {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let name = series.split('{').next().unwrap();
             assert!(body.contains(&format!("# TYPE {name} ")), "{name}");
+            // And is named as is usual.
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            assert!(body.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}");
             assert!(value.parse::<u64>().is_ok() && seen.insert(series), "{line}");
         }
     }

@@ -11,6 +11,8 @@ pub mod event_loop;
 #[cfg(test)]
 mod fake;
 pub mod file;
+mod followed;
+pub mod follower;
 pub mod logger;
 pub mod metrics;
 pub mod ports;

@@ -30,6 +30,19 @@ fn router(text: &mut Text, status: &RouterStatus) {
         ("vipr_uptime_seconds", GAUGE, "Since the start.", report.uptime_seconds),
         ("vipr_generation", GAUGE, "Configurations in force so far.", report.generation),
         (
+            "vipr_configuration_loaded_timestamp_seconds",
+            GAUGE,
+            "When the configuration in force was read, in seconds since 1970.",
+            configuration.loaded_at_unix,
+        ),
+        (
+            "vipr_configuration_pending",
+            GAUGE,
+            "Settings of it that are not in effect yet.",
+            configuration.pending.len() as u64,
+        ),
+        ("vipr_weights_overridden", GAUGE, "Weights set by hand.", overridden(&report.services)),
+        (
             "vipr_configuration_failures_total",
             COUNTER,
             "Configurations refused.",
@@ -53,6 +66,11 @@ fn router(text: &mut Text, status: &RouterStatus) {
         text.family(name, kind, help);
         text.sample(name, &[], value);
     }
+}
+
+fn overridden(services: &[ServiceReport]) -> u64 {
+    let real_servers = services.iter().flat_map(|service| &service.real_servers);
+    real_servers.filter(|found| found.weight != found.configured_weight).count() as u64
 }
 
 fn frames(text: &mut Text, status: &RouterStatus) {
@@ -116,12 +134,15 @@ fn services(text: &mut Text, services: &[&ServiceReport]) {
 fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
     use crate::director::report::RealServerState::Up;
 
-    let columns: [Column<RealServerReport>; 7] = [
+    let columns: [Column<RealServerReport>; 8] = [
         ("vipr_real_server_up", GAUGE, "1 if it gets new connections.", |real_server| {
             u64::from(real_server.state == Up)
         }),
-        ("vipr_real_server_weight", GAUGE, "Its weight.", |real_server| {
+        ("vipr_real_server_weight", GAUGE, "Its weight in force.", |real_server| {
             u64::from(real_server.weight)
+        }),
+        ("vipr_real_server_configured_weight", GAUGE, "As configured.", |real_server| {
+            u64::from(real_server.configured_weight)
         }),
         ("vipr_real_server_connections_active", GAUGE, "Established.", |real_server| {
             u64::from(real_server.active)

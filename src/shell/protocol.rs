@@ -22,6 +22,8 @@ pub enum Request {
 pub enum ShellCommand {
     /// Read the configuration file again, and say what came of it.
     Reload,
+    /// The text of the configuration in force, from this byte (0 at first) on.
+    Configuration { offset: usize },
 }
 
 /// The answer: an object with one key, which names what the value is.
@@ -31,6 +33,7 @@ pub enum Reply {
     Status(Box<RouterStatus>),
     Connections(ConnectionsPage),
     Reload(ReloadOutcome),
+    Configuration(ConfigurationPage),
     /// The request was not understood or cannot be met: a line for a person.
     Error(String),
     /// Whatever else the core answers.
@@ -52,10 +55,28 @@ pub struct ConfigurationReport {
     pub path: String,
     /// Time of day (RFC 3339, UTC) at which it was read.
     pub loaded_at: String,
+    /// The same in seconds since 1970.
+    #[serde(default)]
+    pub loaded_at_unix: u64,
     /// How many were refused since start.
     pub failures: u64,
     /// Why the file on disk is not the one running, if it is not.
     pub error: Option<String>,
+    /// What of it is not in effect yet: one line each, with what it waits for.
+    #[serde(default)]
+    pub pending: Vec<String>,
+}
+
+/// Part of the text of the configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationPage {
+    /// Another one than on the page before: start again.
+    pub generation: u64,
+    /// The file it was read from.
+    pub path: String,
+    pub text: String,
+    /// The offset of the next page; `None` at the end.
+    pub next: Option<usize>,
 }
 
 /// What came of a `reload`.
@@ -67,6 +88,9 @@ pub enum ReloadOutcome {
         generation: u64,
         /// One line a difference.
         changes: Vec<String>,
+        /// Differences beyond these.
+        #[serde(default)]
+        more: usize,
     },
     /// It is in force already.
     Unchanged { generation: u64 },
@@ -108,6 +132,7 @@ mod tests {
     fn requests_are_read_as_they_are_written() {
         for request in [
             Request::Shell(ShellCommand::Reload),
+            Request::Shell(ShellCommand::Configuration { offset: 65_536 }),
             Request::Director(Command::Status),
             Request::Director(Command::Connections { cursor: 7 }),
         ] {
@@ -131,6 +156,7 @@ mod tests {
             (br#"{"command":"statsu"}"#, "statsu"),
             (br#"{"command":"connections"}"#, "cursor"),
             (br#"{"command":"connections","cursor":-1}"#, "-1"),
+            (br#"{"command":"configuration"}"#, "configuration"),
         ] {
             let error = Request::parse(line).unwrap_err();
             assert!(error.contains(reason), "{error}");

@@ -106,11 +106,6 @@ impl<O: Opener> Router<O> {
         self.director.generation()
     }
 
-    /// The configuration in force.
-    pub fn snapshot(&self) -> &Snapshot {
-        self.director.snapshot()
-    }
-
     /// Answers what concerns the core and the ports.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
         let mut response = self.director.handle_command(now, command);

@@ -151,6 +151,14 @@ impl<L: Listener, R> Server<L, R> {
         &mut self.listener
     }
 
+    /// Takes clients from another listener from now on; the one before. Clients stay, those who
+    /// wait at the one before included.
+    pub fn replace_listener(&mut self, registry: &Registry, now: Instant, listener: L) -> L {
+        self.accept(registry, now);
+        self.accepting = true;
+        std::mem::replace(&mut self.listener, listener)
+    }
+
     /// Notes that clients may be waiting to be accepted.
     pub fn wake_listener(&mut self) {
         self.accepting = true;

@@ -3,39 +3,38 @@
 //!
 //! One edit is one reload, however the file is written: in place, by rename, by a swapped
 //! symlink, by deleting it first, or with its whole directory. What is compared is the content.
+//!
+//! What a new configuration changes is worked out and logged here too, but only once the event
+//! loop reports it in force: of several that come at once it takes the last, and the differences
+//! are to what ran before.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::file::{self, LoadError};
-use super::watched::{self, Appearance, Directory};
+use super::follower::{Cause, Follower, Message};
 use crate::config::{self, Snapshot};
 
-/// A change counts as complete when nothing more came for this long.
-pub const SETTLE: Duration = Duration::from_millis(30);
-/// Or this long after it began, whatever still comes.
-pub const SETTLE_MAX: Duration = Duration::from_millis(80);
-/// How often to look without having been told: a directory whose ancestor was renamed, or a file
-/// system that does not tell.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Differences that are logged.
+pub const CHANGES_LOGGED_MAX: usize = 100;
+/// Differences that are told to who asked for a reload.
+pub const CHANGES_TOLD_MAX: usize = 1000;
 
-/// The configuration in force, and what became of later ones.
+/// The configuration to be in force, and what became of later ones.
 #[derive(Clone, Debug)]
 pub struct Configuration {
     pub snapshot: Arc<Snapshot>,
+    /// What it was read from.
+    pub text: Arc<str>,
     /// How many have been accepted, the one at start included.
     pub serial: u64,
-    /// What was changed by the last that was accepted: one line a difference.
-    pub changes: Arc<[String]>,
     pub loaded_at: SystemTime,
     /// How many have been refused.
     pub failures: u64,
@@ -45,12 +44,30 @@ pub struct Configuration {
     pub answered: u64,
 }
 
+/// A configuration came into force in the place of another.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    pub generation: u64,
+    pub before: Arc<Configuration>,
+    pub after: Arc<Configuration>,
+}
+
+/// What a configuration that came into force changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub generation: u64,
+    /// One line a difference, at most [`CHANGES_TOLD_MAX`].
+    pub lines: Vec<String>,
+    /// How many differences there are beyond.
+    pub more: usize,
+}
+
 /// A configuration file as it was read at start.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// Absolute.
     pub path: PathBuf,
-    pub text: String,
+    pub text: Arc<str>,
     pub snapshot: Arc<Snapshot>,
 }
 
@@ -64,7 +81,20 @@ impl Loaded {
         let snapshot = Arc::new(file::parse(path, &text)?);
         // It cannot fail for a path that was just opened, unless the working directory is gone.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Loaded { path, text, snapshot })
+        Ok(Loaded { path, text: text.into(), snapshot })
+    }
+
+    /// The first configuration in force.
+    pub(super) fn configuration(&self) -> Configuration {
+        Configuration {
+            snapshot: Arc::clone(&self.snapshot),
+            text: Arc::clone(&self.text),
+            serial: 1,
+            loaded_at: SystemTime::now(),
+            failures: 0,
+            error: None,
+            answered: 0,
+        }
     }
 }
 
@@ -73,49 +103,49 @@ pub struct Watch {
     path: PathBuf,
     configuration: Cache<Arc<ArcSwap<Configuration>>, Arc<Configuration>>,
     messages: Sender<Message>,
+    changes: Receiver<Change>,
     asked: u64,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     /// Watches the file that `loaded` came from. `wake` is called, on the watch's thread, after
-    /// each change of [`Self::configuration`].
+    /// each change of [`Self::configuration`], and when [`Self::poll_change`] has something.
     ///
     /// # Errors
     /// When no thread can be started. A system that does not tell about changes is no error: it
-    /// is logged, and the file is looked at every [`LOOK_INTERVAL`].
+    /// is logged, and the file is looked at every [`super::follower::LOOK_INTERVAL`].
     pub fn start(loaded: Loaded, wake: impl Fn() + Send + 'static) -> io::Result<Watch> {
-        let configuration = Arc::new(ArcSwap::from_pointee(Configuration {
-            snapshot: loaded.snapshot,
-            serial: 1,
-            changes: Arc::new([]),
-            loaded_at: SystemTime::now(),
-            failures: 0,
-            error: None,
-            answered: 0,
-        }));
-        let (sender, receiver) = mpsc::channel();
-        let mut reader = Reader {
-            path: loaded.path.clone(),
-            seen: Ok(loaded.text.clone()),
-            running: loaded.text,
-            configuration: Arc::clone(&configuration),
-            wake: Box::new(wake),
-        };
-        let mut follower = Follower::new(loaded.path.clone(), sender.clone());
+        let configuration = Arc::new(ArcSwap::from_pointee(loaded.configuration()));
+        let (messages, received) = mpsc::channel();
+        let (changes, poll_changes) = mpsc::channel();
+        let mut reader = Reader::new(loaded.path.clone(), Arc::clone(&configuration));
+        let mut follower = Follower::new(loaded.path.clone(), messages.clone());
         let thread = thread::Builder::new().name("vipr-config".to_owned()).spawn(move || {
             follower.follow();
             // It may have changed since it was read.
-            reader.look(None);
-            while let Some(cause) = follower.wait(&receiver) {
-                follower.follow();
-                reader.look(cause);
+            if reader.look(None) {
+                wake();
+            }
+            while let Some(cause) = follower.wait(&received) {
+                let has_news = match cause {
+                    Cause::Look(asked) => {
+                        follower.follow();
+                        reader.look(asked)
+                    }
+                    // Nobody is left to be told when the other side is gone.
+                    Cause::Applied(applied) => changes.send(reader.tell(&applied)).is_ok(),
+                };
+                if has_news {
+                    wake();
+                }
             }
         })?;
         Ok(Watch {
             path: loaded.path,
             configuration: Cache::new(configuration),
-            messages: sender,
+            messages,
+            changes: poll_changes,
             asked: 0,
             thread: Some(thread),
         })
@@ -138,6 +168,18 @@ impl Watch {
         self.asked += 1;
         self.messages.send(Message::Reload(self.asked)).is_ok().then_some(self.asked)
     }
+
+    /// Reports what came into force, to have it logged what changed. Costs next to nothing: the
+    /// work is done on the watch's thread, and what ran before is freed there.
+    pub fn applied(&self, applied: Applied) {
+        // A watch that has ended says nothing more; why it did was logged.
+        let _ = self.messages.send(Message::Applied(applied));
+    }
+
+    /// The next answer to [`Self::applied`], in their order.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.try_recv().ok()
+    }
 }
 
 impl Drop for Watch {
@@ -149,151 +191,82 @@ impl Drop for Watch {
     }
 }
 
-enum Message {
-    /// Something happened in one of the directories watched.
-    Changed,
-    Reload(u64),
-    Stop,
-}
-
-/// Knows when to look.
-struct Follower {
-    path: PathBuf,
-    watcher: Option<RecommendedWatcher>,
-    /// Whether a `Changed` is in the channel already; one is enough.
-    told: Arc<AtomicBool>,
-    directories: Vec<Directory>,
-    appearance: Option<Appearance>,
-}
-
-impl Follower {
-    fn new(path: PathBuf, messages: Sender<Message>) -> Follower {
-        let told = Arc::new(AtomicBool::new(false));
-        let teller = Arc::clone(&told);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the file is an event too.
-            let matters = event.map_or(true, |event| !event.kind.is_access());
-            if matters && !teller.swap(true, Ordering::AcqRel) {
-                let _ = messages.send(Message::Changed);
-            }
-        });
-        let watcher = watcher.inspect_err(|error| unwatched(&path, error)).ok();
-        Follower { path, watcher, told, directories: Vec::new(), appearance: None }
-    }
-
-    /// Watches the directories that matter now.
-    fn follow(&mut self) {
-        self.appearance = Appearance::of(&self.path);
-        let wanted = watched::directories(&self.path);
-        if wanted == self.directories {
-            return;
-        }
-        let Some(watcher) = &mut self.watcher else { return };
-        for directory in &self.directories {
-            // One that is gone has taken its watch along.
-            let _ = watcher.unwatch(&directory.path);
-        }
-        for directory in &wanted {
-            if let Err(error) = watcher.watch(&directory.path, RecursiveMode::NonRecursive) {
-                unwatched(&directory.path, &error);
-            }
-        }
-        if !self.directories.is_empty() {
-            let holder = wanted.last().map_or(Path::new("/"), |directory| &directory.path);
-            log::info!(
-                "configuration {}: its directory was replaced; watching {} now",
-                self.path.display(),
-                holder.display()
-            );
-        }
-        self.directories = wanted;
-    }
-
-    /// Waits until there is a reason to look: the number of a [`Watch::reload`], if that is the
-    /// reason. `None` at the end.
-    fn wait(&mut self, messages: &Receiver<Message>) -> Option<Option<u64>> {
-        loop {
-            match messages.recv_timeout(LOOK_INTERVAL) {
-                Ok(Message::Changed) => return self.settle(messages),
-                Ok(Message::Reload(number)) => return Some(Some(number)),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    let moved = watched::directories(&self.path) != self.directories;
-                    if moved || Appearance::of(&self.path) != self.appearance {
-                        return Some(None);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits until the change that has begun looks complete.
-    fn settle(&mut self, messages: &Receiver<Message>) -> Option<Option<u64>> {
-        let end = Instant::now() + SETTLE_MAX;
-        loop {
-            self.told.store(false, Ordering::Release);
-            let left = end.saturating_duration_since(Instant::now());
-            match messages.recv_timeout(left.min(SETTLE)) {
-                Ok(Message::Changed) => {}
-                Ok(Message::Reload(number)) => return Some(Some(number)),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => return Some(None),
-            }
-        }
-    }
-}
-
-fn unwatched(path: &Path, error: &notify::Error) {
-    log::warn!(
-        "configuration: cannot watch {}: {error}; looking every {} s instead (raise \
-         fs.inotify.max_user_watches and max_user_instances, or use `vipr reload`)",
-        path.display(),
-        LOOK_INTERVAL.as_secs()
-    );
-}
-
 /// Knows what was seen last, and tells what is new.
 struct Reader {
     path: PathBuf,
     /// The text that was looked at last, or why there was none.
-    seen: Result<String, String>,
-    /// The text of the configuration in force.
-    running: String,
+    seen: Result<Arc<str>, String>,
     configuration: Arc<ArcSwap<Configuration>>,
-    wake: Box<dyn Fn() + Send>,
 }
 
 impl Reader {
-    /// Reads the file; if it is not as it was seen last, or if someone asks, says what it is.
-    fn look(&mut self, asked: Option<u64>) {
+    fn new(path: PathBuf, configuration: Arc<ArcSwap<Configuration>>) -> Reader {
+        let seen = Ok(Arc::clone(&configuration.load().text));
+        Reader { path, seen, configuration }
+    }
+
+    /// Reads the file; if it is not as it was seen last, or if someone asks, takes in what it is.
+    /// Whether there is news.
+    fn look(&mut self, asked: Option<u64>) -> bool {
         let seen = file::read(&self.path).map_err(|error| error.to_string());
-        if seen == self.seen && asked.is_none() {
-            return;
+        let is_as_before = match (&seen, &self.seen) {
+            (Ok(now), Ok(before)) => **now == **before,
+            (Err(now), Err(before)) => now == before,
+            _ => false,
+        };
+        if is_as_before && asked.is_none() {
+            return false;
         }
         let mut next = Configuration::clone(&self.configuration.load());
         next.answered = asked.unwrap_or(next.answered);
         match &seen {
             Err(error) => self.refuse(&mut next, error.clone()),
-            Ok(text) if *text == self.running => {
+            Ok(text) if **text == *next.text => {
                 log::info!("configuration {}: unchanged, as it runs", self.path.display());
                 next.error = None;
             }
             Ok(text) => match file::parse(&self.path, text) {
                 Ok(mut snapshot) => {
                     snapshot.share(&next.snapshot);
-                    next.changes = config::diff(&next.snapshot, &snapshot).into();
                     next.snapshot = Arc::new(snapshot);
+                    next.text = text.as_str().into();
                     next.serial += 1;
                     next.loaded_at = SystemTime::now();
                     next.error = None;
-                    self.running.clone_from(text);
                 }
                 Err(error) => self.refuse(&mut next, error.to_string()),
             },
         }
-        self.seen = seen;
+        self.seen = match seen {
+            Ok(text) if *text == *next.text => Ok(Arc::clone(&next.text)),
+            Ok(text) => Ok(text.into()),
+            Err(error) => Err(error),
+        };
         self.configuration.store(Arc::new(next));
-        (self.wake)();
+        true
+    }
+
+    /// Logs what a configuration changed that came into force.
+    fn tell(&self, Applied { generation, before, after }: &Applied) -> Change {
+        let mut lines = config::diff(&before.snapshot, &after.snapshot);
+        let count = lines.len();
+        let differences = match count {
+            0 => "no differences to the one before".to_owned(),
+            1 => "1 difference to the one before:".to_owned(),
+            _ => format!("{count} differences to the one before:"),
+        };
+        log::info!(
+            "configuration {}: generation {generation} is in force, {differences}",
+            self.path.display()
+        );
+        for line in lines.iter().take(CHANGES_LOGGED_MAX) {
+            log::info!("{line}");
+        }
+        if count > CHANGES_LOGGED_MAX {
+            log::info!("and {} more differences", count - CHANGES_LOGGED_MAX);
+        }
+        lines.truncate(CHANGES_TOLD_MAX);
+        Change { generation: *generation, more: count - lines.len(), lines }
     }
 
     fn refuse(&self, next: &mut Configuration, error: String) {
@@ -307,10 +280,11 @@ impl Reader {
     }
 }
 
+// `tests/watch.rs` has every way in which a file is written.
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::time::{Duration, Instant};
 
     use tempfile::TempDir;
 
@@ -353,11 +327,11 @@ mod tests {
     }
 
     impl Fixture {
-        /// Watches `conf/vipr.toml`, which `set_up` has written with weight 1.
-        fn new(set_up: fn(&Path)) -> Fixture {
+        /// Watches `conf/vipr.toml`, with weight 1.
+        fn new() -> Fixture {
             let root = tempfile::tempdir().unwrap();
             fs::create_dir(root.path().join("conf")).unwrap();
-            set_up(root.path());
+            fs::write(root.path().join("conf/vipr.toml"), text(1)).unwrap();
             let loaded = Loaded::read(&root.path().join("conf/vipr.toml")).unwrap();
             let (sender, woken) = mpsc::channel();
             let watch = Watch::start(loaded, move || {
@@ -368,10 +342,6 @@ mod tests {
             // Nothing is missed from here on.
             fixture.reload();
             fixture
-        }
-
-        fn plain() -> Fixture {
-            Fixture::new(|root| fs::write(root.join("conf/vipr.toml"), text(1)).unwrap())
         }
 
         fn path(&self) -> PathBuf {
@@ -404,145 +374,14 @@ mod tests {
         }
     }
 
-    /// Makes this the text of `conf/vipr.toml`, below the root.
-    type Edit = fn(&Path, &str);
-
-    fn write(root: &Path, text: &str) {
-        fs::write(root.join("conf/vipr.toml"), text).unwrap();
-    }
-
     fn rename_over(root: &Path, text: &str) {
         fs::write(root.join("conf/vipr.toml.new"), text).unwrap();
         fs::rename(root.join("conf/vipr.toml.new"), root.join("conf/vipr.toml")).unwrap();
     }
 
-    fn rename_over_from_elsewhere(root: &Path, text: &str) {
-        fs::write(root.join("new"), text).unwrap();
-        fs::rename(root.join("new"), root.join("conf/vipr.toml")).unwrap();
-    }
-
-    fn delete_and_recreate(root: &Path, text: &str) {
-        fs::remove_file(root.join("conf/vipr.toml")).unwrap();
-        fs::write(root.join("conf/vipr.toml"), text).unwrap();
-    }
-
-    fn move_away_and_recreate(root: &Path, text: &str) {
-        fs::rename(root.join("conf/vipr.toml"), root.join("conf/vipr.toml~")).unwrap();
-        fs::write(root.join("conf/vipr.toml"), text).unwrap();
-    }
-
-    fn truncate_and_append(root: &Path, text: &str) {
-        use std::io::Write;
-
-        let mut file = fs::File::create(root.join("conf/vipr.toml")).unwrap();
-        let (head, tail) = text.as_bytes().split_at(text.len() / 2);
-        file.write_all(head).unwrap();
-        thread::yield_now();
-        file.write_all(tail).unwrap();
-    }
-
-    fn replace_directory(root: &Path, text: &str) {
-        fs::create_dir(root.join("new")).unwrap();
-        fs::write(root.join("new/vipr.toml"), text).unwrap();
-        fs::rename(root.join("conf"), root.join("old")).unwrap();
-        fs::rename(root.join("new"), root.join("conf")).unwrap();
-    }
-
-    fn delete_and_recreate_directory(root: &Path, text: &str) {
-        fs::remove_dir_all(root.join("conf")).unwrap();
-        fs::create_dir(root.join("conf")).unwrap();
-        fs::write(root.join("conf/vipr.toml"), text).unwrap();
-    }
-
-    #[test]
-    fn one_edit_is_one_reload_however_it_is_made() {
-        let ways: [(&str, Edit); 8] = [
-            ("written in place", write),
-            ("renamed over", rename_over),
-            ("renamed over from another directory", rename_over_from_elsewhere),
-            ("deleted and made again", delete_and_recreate),
-            ("moved away and made again", move_away_and_recreate),
-            ("truncated and written in pieces", truncate_and_append),
-            ("its directory replaced", replace_directory),
-            ("its directory deleted and made again", delete_and_recreate_directory),
-        ];
-        for (way, edit) in ways {
-            let mut fixture = Fixture::plain();
-            edit(fixture.root.path(), &text(2));
-            fixture.until(way, |configuration| weight(configuration) == 2);
-            // And it goes on being watched.
-            write(fixture.root.path(), &text(3));
-            fixture.until(way, |configuration| weight(configuration) == 3);
-            let last = fixture.settled();
-            assert_eq!((last.serial, last.error), (3, None), "{way}");
-        }
-    }
-
-    /// As a ConfigMap is mounted.
-    fn mount(root: &Path) {
-        fs::create_dir(root.join("conf/..1")).unwrap();
-        fs::write(root.join("conf/..1/vipr.toml"), text(1)).unwrap();
-        symlink("..1", root.join("conf/..data")).unwrap();
-        symlink("..data/vipr.toml", root.join("conf/vipr.toml")).unwrap();
-    }
-
-    #[test]
-    fn a_swapped_symlink_is_an_edit_of_what_it_leads_to() {
-        let mut fixture = Fixture::new(mount);
-        for new in 2..5 {
-            let conf = fixture.root.path().join("conf");
-            let name = format!("..{new}");
-            fs::create_dir(conf.join(&name)).unwrap();
-            fs::write(conf.join(&name).join("vipr.toml"), text(new)).unwrap();
-            symlink(&name, conf.join("..data_tmp")).unwrap();
-            fs::rename(conf.join("..data_tmp"), conf.join("..data")).unwrap();
-            fs::remove_dir_all(conf.join(format!("..{}", new - 1))).unwrap();
-            fixture.until("swap", |configuration| weight(configuration) == new);
-        }
-        assert_eq!(fixture.settled().serial, 4);
-    }
-
-    #[test]
-    fn what_a_symlink_leads_to_is_watched_where_it_is() {
-        let mut fixture = Fixture::new(|root| {
-            fs::create_dir(root.join("elsewhere")).unwrap();
-            fs::write(root.join("elsewhere/real.toml"), text(1)).unwrap();
-            symlink("../elsewhere/real.toml", root.join("conf/vipr.toml")).unwrap();
-        });
-        fs::write(fixture.root.path().join("elsewhere/real.toml"), text(2)).unwrap();
-        fixture.until("edit", |configuration| weight(configuration) == 2);
-        assert_eq!(fixture.settled().serial, 2);
-    }
-
-    #[test]
-    fn edits_in_quick_succession_end_with_the_last_and_do_not_wait_for_the_end() {
-        let mut fixture = Fixture::plain();
-        let end = Instant::now() + Duration::from_millis(800);
-        let (mut last, mut seen_underway) = (1, 0);
-        while Instant::now() < end {
-            last += 1;
-            write(fixture.root.path(), &text(last));
-            thread::sleep(Duration::from_millis(10));
-            seen_underway = fixture.watch.configuration().serial;
-        }
-        assert!(seen_underway > 2, "steady edits starve the watch");
-        fixture.until("last edit", |configuration| weight(configuration) == last);
-        assert_eq!(fixture.settled().error, None);
-    }
-
-    #[test]
-    fn reading_touching_and_neighbors_are_no_edits() {
-        let mut fixture = Fixture::plain();
-        fs::read(fixture.path()).unwrap();
-        rename_over(fixture.root.path(), &text(1));
-        fs::write(fixture.root.path().join("conf/other.toml"), "x").unwrap();
-        assert!(fixture.woken.recv_timeout(QUIET).is_err());
-        assert_eq!(fixture.watch.configuration().serial, 1);
-    }
-
     #[test]
     fn a_bad_file_leaves_the_running_one_in_force_until_it_is_mended() {
-        let mut fixture = Fixture::plain();
+        let mut fixture = Fixture::new();
         let bad = |configuration: &Configuration| configuration.error.is_some();
         let good = |configuration: &Configuration| configuration.error.is_none();
 
@@ -563,21 +402,21 @@ mod tests {
 
         fs::remove_dir(fixture.root.path().join("conf")).unwrap();
         fs::create_dir(fixture.root.path().join("conf")).unwrap();
-        write(fixture.root.path(), &text(2));
+        rename_over(fixture.root.path(), &text(2));
         let mended = fixture.until("a new file", |configuration| weight(configuration) == 2);
         assert_eq!((mended.serial, mended.error), (2, None));
     }
 
     #[test]
     fn a_reload_is_answered_whatever_the_file_is() {
-        let mut fixture = Fixture::plain();
+        let mut fixture = Fixture::new();
         let unchanged = fixture.reload();
         assert_eq!((unchanged.serial, unchanged.error), (1, None));
 
-        write(fixture.root.path(), &text(2));
+        rename_over(fixture.root.path(), &text(2));
         assert_eq!(fixture.reload().serial, 2);
 
-        write(fixture.root.path(), "[segment");
+        rename_over(fixture.root.path(), "[segment");
         let failures = fixture.reload().failures;
         assert!(fixture.reload().error.is_some());
         assert!(fixture.settled().failures > failures, "each refused reload is counted");

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 /// Symlinks followed, at most: the kernel's limit.
 const SYMLINKS_MAX: u32 = 40;
@@ -19,6 +20,9 @@ pub(super) struct Directory {
     pub path: PathBuf,
     /// Device and inode, to notice another directory in its place.
     identity: (u64, u64),
+    /// Where the file system knows: a new directory may get the inode of one just deleted, but
+    /// not its watch.
+    born: Option<SystemTime>,
 }
 
 /// What a file looked like from outside.
@@ -85,7 +89,8 @@ fn names(path: &Path) -> VecDeque<OsString> {
 fn note(found: &mut Vec<Directory>, path: &Path) {
     found.retain(|directory| directory.path != path);
     if let Ok(metadata) = fs::metadata(path) {
-        found.push(Directory { path: path.to_owned(), identity: identity(&metadata) });
+        let (identity, born) = (identity(&metadata), metadata.created().ok());
+        found.push(Directory { path: path.to_owned(), identity, born });
     }
 }
 

@@ -157,6 +157,11 @@ fn a_weight_set_by_hand_stays_until_the_configuration_gives_another() {
 
     weight(&mut world, "web", "rs1", Some(7));
     assert_eq!(of_rs1(&mut world), (7, 5, RealServerState::Up));
+    // The configured weight by hand is none set by hand: it follows the configuration.
+    let done = weight(&mut world, "192.0.2.10:80/tcp", "10.0.0.11", Some(5));
+    let said = "service web: real server rs1 weight 7 → 5 (as configured), 0 connections";
+    assert_eq!(done, Response::Done(said.to_owned()));
+    weight(&mut world, "web", "rs1", Some(7));
     weight(&mut world, "web", "rs1", None);
     assert_eq!(of_rs1(&mut world), (5, 5, RealServerState::Up));
 }
@@ -172,6 +177,61 @@ fn an_order_about_something_unknown_says_what_there_is() {
     assert_eq!(why, "no service wbe: there is web");
     let why = refused(weight(&mut world, "web", "rs9", Some(0)));
     assert_eq!(why, "service web: no real server rs9: there is rs1, rs2, rs3");
+    let why = refused(weight(&mut world, "web", "rs1", Some(65_536)));
+    assert_eq!(why, "weight 65536: the largest is 65535");
+    assert_eq!(world.status().services[0].real_servers[0].weight, 4);
+}
+
+#[test]
+fn an_address_on_two_segments_is_not_guessed_at() {
+    let third = "\n[segment.third]\nrole = \"backend\"\ntap = \"vipr-third\"\n";
+    let twin = "\n[[service.real_server]]\nname = \"twin\"\naddress = \"10.0.0.11\"\n\
+                segment = \"third\"\nmac = \"52:54:00:00:00:77\"\n";
+    let mut world = World::new(&format!("{}{third}", web()).replacen(
+        "\n[[service.real_server]]",
+        &format!("{twin}\n[[service.real_server]]"),
+        1,
+    ));
+    let Response::Refused(why) = weight(&mut world, "web", "10.0.0.11", Some(0)) else { panic!() };
+    assert!(why.contains("twin and rs1"), "{why}");
+    assert!(matches!(weight(&mut world, "web", "twin", Some(0)), Response::Done(_)));
+}
+
+#[test]
+fn a_weight_set_by_hand_does_not_outlast_the_real_server() {
+    let without =
+        web().replace(&real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]"), "");
+    let mut world = World::new(&web());
+    world.tell("front", &tcp(1, "S").bytes());
+    weight(&mut world, "web", "rs1", Some(0));
+    apply(&mut world, &without);
+    apply(&mut world, &web());
+    let rs1 = world.status().services[0].real_servers[0].clone();
+    assert_eq!((rs1.name.as_str(), rs1.active, rs1.weight), ("rs1", 1, 4));
+}
+
+#[test]
+fn a_real_server_is_shown_by_itself_until_its_last_connection_is_gone() {
+    let without =
+        web().replace(&real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]"), "");
+    let mut world = World::new(&web());
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+    let of_rs1 = |world: &mut World| {
+        let (service, real_server) = ("web".to_owned(), "10.0.0.11".to_owned());
+        let command = Command::RealServer { service, real_server };
+        match world.director.handle_command(world.now, command) {
+            Response::RealServer(report) => Ok((report.state, report.active + report.inactive)),
+            Response::Refused(why) => Err(why),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(of_rs1(&mut world), Ok((RealServerState::Up, 1)));
+    apply(&mut world, &without);
+    assert_eq!(of_rs1(&mut world), Ok((RealServerState::Draining, 1)));
+    apply(&mut world, SEGMENTS);
+    assert_eq!(of_rs1(&mut world), Ok((RealServerState::Draining, 1)), "its service went too");
+    world.advance(Duration::from_secs(61));
+    assert_eq!(of_rs1(&mut world), Err("no service web: there is none".to_owned()));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod capture;
+pub mod edits;
 
 use std::net::Ipv4Addr;
 
