@@ -456,7 +456,7 @@ fn the_differences_told_are_those_to_what_ran_whatever_came_between() {
     let second = BASE.replacen("\"wrr\"", "\"wlc\"", 1);
     fixture.edit("the second", &second, in_place);
     let after = fixture.watch.configuration().clone();
-    fixture.watch.applied(Applied { generation: 2, before, after });
+    fixture.watch.applied(Applied { generation: 2, before, after, pause: Duration::ZERO });
     let change = loop {
         if let Some(change) = fixture.watch.poll_change() {
             break change;
@@ -485,7 +485,7 @@ fn a_thousand_differences_are_told_and_a_hundred_logged() {
     }
     fixture.edit("many", &text, renamed_over);
     let after = fixture.watch.configuration().clone();
-    fixture.watch.applied(Applied { generation: 2, before, after });
+    fixture.watch.applied(Applied { generation: 2, before, after, pause: Duration::ZERO });
     let change = loop {
         if let Some(change) = fixture.watch.poll_change() {
             break change;

@@ -96,6 +96,17 @@ fn write_router(
         0 => writeln!(output)?,
         failures => writeln!(output, "; {failures} refused since the start")?,
     }
+    let reloads = &configuration.reloads;
+    if reloads.count > 0 {
+        writeln!(
+            output,
+            "reloads: {}; frames waited {} for the last, {} at most; over 1 ms: {}",
+            reloads.count,
+            pause(reloads.last_pause_us),
+            pause(reloads.max_pause_us),
+            reloads.pauses_over_1_ms,
+        )?;
+    }
     for line in &configuration.pending {
         writeln!(output, "{line}")?;
     }
@@ -108,6 +119,14 @@ fn write_router(
         }
     }
     Ok(())
+}
+
+/// `85 µs`, `1.20 ms`.
+fn pause(micros: u64) -> String {
+    match micros {
+        0..1000 => format!("{micros} µs"),
+        _ => format!("{:.2} ms", micros as f64 / 1000.0),
+    }
 }
 
 fn write_services(
@@ -317,6 +336,7 @@ fn totals_header(output: &mut dyn Write, titles: [&str; 3]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::protocol::ReloadsReport;
 
     fn status() -> RouterStatus {
         serde_json::from_str(include_str!("../../tests/data/status.json")).unwrap()
@@ -403,6 +423,16 @@ mod tests {
         let expected =
             format!("configuration on disk is not the one running:\n\n{diagnostics}\n\n");
         assert!(text.contains(&expected), "{text}");
+    }
+
+    #[test]
+    fn pauses_are_told_once_there_was_a_reload() {
+        let mut status = status();
+        assert!(!printed(&status, &[View::Totals]).contains("reloads:"));
+        status.configuration.reloads =
+            ReloadsReport { count: 7, last_pause_us: 85, max_pause_us: 1204, pauses_over_1_ms: 1 };
+        let line = "reloads: 7; frames waited 85 µs for the last, 1.20 ms at most; over 1 ms: 1";
+        assert_eq!(printed(&status, &[View::Totals]).lines().nth(2), Some(line));
     }
 
     #[test]

@@ -222,8 +222,9 @@ impl<O: Opener> EventLoop<O> {
         let next = self.followed.next();
         if let Some(next) = &next {
             self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
-            self.followed.applied(self.router.generation(), Arc::clone(next));
             self.follow_addresses(now, &next.snapshot.router);
+            let pause = clock::now().since(now);
+            self.followed.applied(self.router.generation(), Arc::clone(next), pause);
         }
         let outcomes = self.followed.outcomes(self.router.generation(), next.is_some());
         if let Some(control) = &mut self.control {

@@ -3,11 +3,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::clock;
 use super::control::ClientId;
-use super::protocol::{ConfigurationPage, ConfigurationReport, ReloadOutcome, RouterStatus};
+use super::protocol::{
+    ConfigurationPage, ConfigurationReport, ReloadOutcome, ReloadsReport, RouterStatus,
+};
 use super::watch::{Applied, Configuration, Loaded, Watch};
 use crate::config::{self, snapshot};
 use crate::director::report::StatusReport;
@@ -25,6 +27,7 @@ pub(super) struct Followed {
     started: snapshot::Router,
     /// What could not be moved where the one in force wants it: one line each.
     pub unmoved: Vec<String>,
+    reloads: ReloadsReport,
     waiting: Vec<Waiting>,
 }
 
@@ -56,6 +59,7 @@ impl Followed {
             in_force,
             started,
             unmoved: Vec::new(),
+            reloads: ReloadsReport::default(),
             waiting: Vec::new(),
         })
     }
@@ -87,11 +91,12 @@ impl Followed {
         (self.latest.serial != self.in_force.serial).then(|| Arc::clone(&self.latest))
     }
 
-    /// Notes that `next` is in force, and has the watch tell what that changed. What ran before is
-    /// freed there too.
-    pub fn applied(&mut self, generation: u64, next: Arc<Configuration>) {
+    /// Notes that `next` is in force, for which frames waited so long, and has the watch tell what
+    /// that changed. What ran before is freed there too.
+    pub fn applied(&mut self, generation: u64, next: Arc<Configuration>, pause: Duration) {
+        self.reloads.add(pause);
         let before = std::mem::replace(&mut self.in_force, Arc::clone(&next));
-        self.watch.applied(Applied { generation, before, after: next });
+        self.watch.applied(Applied { generation, before, after: next, pause });
     }
 
     /// Who needs to wait no longer, and what came of it. `is_new` says that `generation` is what
@@ -148,6 +153,7 @@ impl Followed {
                 failures: latest.failures,
                 error: latest.error.clone(),
                 pending,
+                reloads: self.reloads,
             },
         }
     }

@@ -313,8 +313,12 @@ mod tests {
         fs::write(&path, "[segment.lan]\nrole = \"both\"\ntap = \"vipr-test\"\n").unwrap();
         let loaded = super::super::watch::Loaded::read(&path).unwrap();
         let configuration = Arc::new(loaded.configuration());
-        let applied =
-            Applied { generation: 2, before: Arc::clone(&configuration), after: configuration };
+        let applied = Applied {
+            generation: 2,
+            before: Arc::clone(&configuration),
+            after: configuration,
+            pause: Duration::ZERO,
+        };
         let (sender, messages) = mpsc::channel();
         let mut follower = Follower::new(path, sender.clone());
         sender.send(Message::Changed).unwrap();

@@ -260,6 +260,7 @@ mod tests {
              address=\"10.0.0.11\",segment=\"back\"} 12\n",
             "vipr_segment_up{segment=\"back\"} 0\n",
             "vipr_configuration_stale 0\n",
+            "vipr_reload_pause_max_seconds 0\n",
             "vipr_configuration_loaded_timestamp_seconds 1795358285\n",
             "vipr_weights_overridden 0\n",
         ] {
@@ -274,7 +275,7 @@ mod tests {
             // And is named as is usual.
             let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
             assert!(body.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}");
-            assert!(value.parse::<u64>().is_ok() && seen.insert(series), "{line}");
+            assert!(value.parse::<f64>().is_ok() && seen.insert(series), "{line}");
         }
     }
 

@@ -1,14 +1,16 @@
 //! A status report in Prometheus's text format, version 0.0.4.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
-use super::protocol::RouterStatus;
+use super::protocol::{ReloadsReport, RouterStatus};
 use crate::director::report::{RealServerReport, SegmentReport, ServiceReport};
 
 /// The whole exposition.
 pub(super) fn render(status: &RouterStatus) -> String {
     let mut text = Text::default();
     router(&mut text, status);
+    reloads(&mut text, &status.configuration.reloads);
     frames(&mut text, status);
     // One that is no longer configured may share its name with one that is, and two samples of one
     // name and one set of labels spoil the whole exposition.
@@ -71,6 +73,26 @@ fn router(text: &mut Text, status: &RouterStatus) {
 fn overridden(services: &[ServiceReport]) -> u64 {
     let real_servers = services.iter().flat_map(|service| &service.real_servers);
     real_servers.filter(|found| found.weight != found.configured_weight).count() as u64
+}
+
+fn reloads(text: &mut Text, reloads: &ReloadsReport) {
+    let name = "vipr_reloads_total";
+    text.family(name, COUNTER, "New configurations taken into force.");
+    text.sample(name, &[], reloads.count);
+    let name = "vipr_reload_pauses_over_1_ms_total";
+    text.family(name, COUNTER, "Those for which frames waited longer than a millisecond.");
+    text.sample(name, &[], reloads.pauses_over_1_ms);
+    for (name, help, pause_us) in [
+        (
+            "vipr_reload_pause_seconds",
+            "How long frames waited the last time.",
+            reloads.last_pause_us,
+        ),
+        ("vipr_reload_pause_max_seconds", "How long at most.", reloads.max_pause_us),
+    ] {
+        text.family(name, GAUGE, help);
+        text.sample(name, &[], Duration::from_micros(pause_us).as_secs_f64());
+    }
 }
 
 fn frames(text: &mut Text, status: &RouterStatus) {
@@ -214,7 +236,7 @@ impl Text {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (i, (label, content)) in labels.iter().enumerate() {
             self.0.push(if i == 0 { '{' } else { ',' });

@@ -1,5 +1,7 @@
 //! What goes over the control socket: one JSON value a line, a question and then its answer.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -65,6 +67,28 @@ pub struct ConfigurationReport {
     /// What of it is not in effect yet: one line each, with what it waits for.
     #[serde(default)]
     pub pending: Vec<String>,
+    #[serde(default)]
+    pub reloads: ReloadsReport,
+}
+
+/// How long frames waited, in microseconds, while new configurations were taken into force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadsReport {
+    /// How many since start; the configuration of the start is not one of them.
+    pub count: u64,
+    pub last_pause_us: u64,
+    pub max_pause_us: u64,
+    /// How many of them took longer than a millisecond.
+    pub pauses_over_1_ms: u64,
+}
+
+impl ReloadsReport {
+    pub(super) fn add(&mut self, pause: Duration) {
+        self.count += 1;
+        self.last_pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        self.max_pause_us = self.max_pause_us.max(self.last_pause_us);
+        self.pauses_over_1_ms += u64::from(pause > Duration::from_millis(1));
+    }
 }
 
 /// Part of the text of the configuration in force.
@@ -161,6 +185,21 @@ mod tests {
             let error = Request::parse(line).unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn pauses_are_summed_up() {
+        let mut reloads = ReloadsReport::default();
+        for micros in [80, 1001, 1000] {
+            reloads.add(Duration::from_micros(micros));
+        }
+        let expected = ReloadsReport {
+            count: 3,
+            last_pause_us: 1000,
+            max_pause_us: 1001,
+            pauses_over_1_ms: 1,
+        };
+        assert_eq!(reloads, expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -50,6 +50,8 @@ pub struct Applied {
     pub generation: u64,
     pub before: Arc<Configuration>,
     pub after: Arc<Configuration>,
+    /// How long frames waited for it.
+    pub pause: Duration,
 }
 
 /// What a configuration that came into force changed.
@@ -247,18 +249,19 @@ impl Reader {
     }
 
     /// Logs what a configuration changed that came into force.
-    fn tell(&self, Applied { generation, before, after }: &Applied) -> Change {
+    fn tell(&self, Applied { generation, before, after, pause }: &Applied) -> Change {
+        log::info!(
+            "configuration {}: generation {generation} is in force after a pause of {} µs",
+            self.path.display(),
+            pause.as_micros()
+        );
         let mut lines = config::diff(&before.snapshot, &after.snapshot);
         let count = lines.len();
-        let differences = match count {
-            0 => "no differences to the one before".to_owned(),
-            1 => "1 difference to the one before:".to_owned(),
-            _ => format!("{count} differences to the one before:"),
-        };
-        log::info!(
-            "configuration {}: generation {generation} is in force, {differences}",
-            self.path.display()
-        );
+        match count {
+            0 => log::info!("no differences to the one before"),
+            1 => log::info!("1 difference to the one before:"),
+            _ => log::info!("{count} differences to the one before:"),
+        }
         for line in lines.iter().take(CHANGES_LOGGED_MAX) {
             log::info!("{line}");
         }
