@@ -515,6 +515,19 @@ mod tests {
     }
 
     #[test]
+    fn of_ipv6_a_configured_mac_is_all_there_is_so_far() {
+        let mut neighbors = Neighbors::new(HashKey(1, 2));
+        let id = neighbors.enter(SEGMENT, "2001:db8::11".parse().unwrap(), &"rs1".into());
+        let rows = [(None, Hop::Unreachable), (Some(MAC), Hop::Mac(MAC)), (None, Hop::Unreachable)];
+        for (configured, hop) in rows {
+            neighbors.configure(Instant::ZERO, id, configured, "rs1".into());
+            let neighbor = neighbors.get(id).unwrap();
+            assert_eq!((neighbor.hop(), neighbor.is_usable()), (hop, configured.is_some()));
+            assert_eq!(neighbors.next_deadline(), None);
+        }
+    }
+
+    #[test]
     fn strangers_are_not_entered() {
         let (mut neighbors, _) = one(None);
         let stranger = IpAddr::from([10, 0, 0, 99]);

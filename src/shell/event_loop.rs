@@ -351,12 +351,12 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::fake::Lan;
+    use super::super::fake::{Device, Lan};
     use super::*;
     use crate::director::BURST_MAX;
     use crate::director::report::StatusReport;
     use crate::shell::protocol::ReloadOutcome;
-    use crate::wire::samples::{DIRECTOR_MAC, TCP_SYN, patched};
+    use crate::wire::samples::{ARP_REQUEST, CLIENT_MAC, DIRECTOR_MAC, TCP_SYN, patched};
 
     /// Far longer than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -480,6 +480,21 @@ mod tests {
         });
         let expected = patched(&TCP_SYN, &[(0, &REAL_SERVER_MAC), (6, &BACK_MAC)]);
         fixture.lan.device("tap-back", |device| assert!(device.sent.contains(&expected)));
+    }
+
+    #[test]
+    fn an_answer_goes_out_in_the_turn_in_which_the_question_came() {
+        let mut fixture = Fixture::new();
+        fixture.until("announced", |fixture| {
+            fixture.lan.device("tap-front", |device| !device.sent.is_empty())
+        });
+        fixture.lan.device("tap-front", |device| device.sent.clear());
+        let before = fixture.received()[0];
+        fixture.lan.arrive("tap-front", [ARP_REQUEST.to_vec()]);
+        fixture.until("asked", |fixture| fixture.received()[0] > before);
+        let to_client = |frame: &Vec<u8>| frame[..6] == CLIENT_MAC.0;
+        let answered = |device: &mut Device| device.sent.iter().any(to_client);
+        assert!(fixture.lan.device("tap-front", answered));
     }
 
     #[test]
