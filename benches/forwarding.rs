@@ -87,13 +87,16 @@ fn main() -> ExitCode {
     if env::var_os(INSIDE).is_none() {
         return enter_namespace();
     }
-    let plan = if whole {
-        Plan { rounds: 201, flows: 1_000_000 }
+    let plans: &[Plan] = if whole {
+        &[Plan { rounds: 101, flows: 10_000 }, Plan { rounds: 101, flows: 1_000_000 }]
     } else {
-        Plan { rounds: 1, flows: 1_000 }
+        &[Plan { rounds: 1, flows: 1_000 }]
     };
-    let results = Bench::new(&plan).run(&plan);
-    print_table(&plan, &results);
+    let cores = cores();
+    for plan in plans {
+        let results = Bench::new(plan, cores).run(plan);
+        print_table(plan, &results);
+    }
     ExitCode::SUCCESS
 }
 
@@ -189,7 +192,7 @@ struct Bench {
 
 impl Bench {
     /// The TAPs, the sender, and a router with every connection established.
-    fn new(plan: &Plan) -> Bench {
+    fn new(plan: &Plan, (sender_core, forwarder_core): (usize, usize)) -> Bench {
         let taps = Taps::open(plan.flows);
         let (a, b) = (taps.a.clone(), taps.b.clone());
         let directory = tempfile::tempdir().expect("a directory for the configuration");
@@ -198,7 +201,6 @@ impl Bench {
         let loaded = Loaded::read(&file).unwrap_or_else(|error| panic!("{error}"));
         let event_loop =
             EventLoop::start(loaded, taps, 1).unwrap_or_else(|error| panic!("{error}"));
-        let (sender_core, forwarder_core) = cores();
         let traffic = Traffic::start(interface_index(TAP_A), sender_core, plan.flows);
         pin(forwarder_core);
         let mut bench =

@@ -10,9 +10,10 @@ use super::flow::FlowKey;
 use super::{BURST_MAX, Director};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
 
-/// With fewer connections they stay near anyway, and looking ahead costs 20 ns a frame for nothing;
-/// with more it saves up to 300 (measured; a matter of the second-level cache).
-const CONNECTIONS_MIN: u32 = 1 << 15;
+/// With fewer connections there is nothing to wait for. With more there is even where they would
+/// all fit into the caches: the system calls between two bursts leave little of them there. In
+/// the forwarding benchmark looking ahead takes a quarter off 10,000 connections hit at random.
+const CONNECTIONS_MIN: u32 = 256;
 
 impl Director {
     /// Tells of the frames of a burst (up to [`BURST_MAX`]) that [`Self::handle_frame`] is about
