@@ -33,6 +33,7 @@ fn every_file_has_a_test_here() {
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
+        "restart.toml",
         "several-services.toml",
         "static-macs.toml",
         "two-segments.toml",
@@ -78,6 +79,17 @@ fn one_arm_has_a_single_segment_for_everything() {
     assert_eq!(services(&snapshot), [("web", 3)]);
     let lan_has = |address| lan.addresses.iter().any(|network| network.contains(&address));
     assert!(snapshot.services[0].real_servers.iter().all(|server| lan_has(server.address)));
+}
+
+#[test]
+fn restart_keeps_its_state_in_a_file() {
+    let snapshot = read("restart.toml");
+    assert_eq!(snapshot.router.state.as_deref(), Some(Path::new("/var/lib/vipr/state")));
+    // What it writes down is the default; without a file there is no state.
+    let minimal = read("minimal.toml").router;
+    assert_eq!(snapshot.router.state_max_age, minimal.state_max_age);
+    assert_eq!(minimal.state, None);
+    assert!(snapshot.services[0].persistence.is_some());
 }
 
 #[test]

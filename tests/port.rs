@@ -264,6 +264,46 @@ namespaced! {
 }
 
 namespaced! {
+    fn a_made_bridge_with_an_address_on_it_stays_over_a_restart() {
+        for (address, stays) in [("10.9.0.1/24", true), ("2001:db8::1/64", true), ("fe80::1/64", false)] {
+            let port = open("t0", Some("b0"), None).unwrap();
+            fs::write("/proc/sys/net/ipv6/conf/b0/disable_ipv6", "0").unwrap();
+            run(&format!("ip address add {address} dev b0"));
+            drop(port);
+            assert_eq!(device("b0").is_some(), stays, "{address}");
+            let port = open("t0", Some("b0"), None).unwrap();
+            assert_eq!(master("t0").as_deref(), Some("b0"));
+            if stays {
+                run(&format!("ip address delete {address} dev b0"));
+            }
+            drop(port);
+            assert_eq!(devices(), [""; 0], "{address}");
+        }
+    }
+}
+
+namespaced! {
+    fn the_mac_of_a_bridge_is_the_same_over_a_restart() {
+        run("ip link add b0 type bridge");
+        run("ip link add v0 type veth peer name v1 address 52:54:00:00:00:01");
+        run("ip link set v0 address f2:54:00:00:00:01 master b0 up");
+        let mac = |name: &str| field(&device(name).unwrap(), "address").unwrap().to_owned();
+        assert_eq!(mac("b0"), "f2:54:00:00:00:01");
+        for _ in 0..3 {
+            let port = open("t0", Some("b0"), None).unwrap();
+            assert_eq!((mac("b0").as_str(), &mac("t0")[..3]), ("f2:54:00:00:00:01", "fe:"));
+            drop(port);
+            assert_eq!(mac("b0"), "f2:54:00:00:00:01");
+        }
+        // One that was found keeps its own.
+        run("ip tuntap add t1 mode tap");
+        run("ip link set t1 address 02:00:00:00:00:99");
+        let _port = open("t1", None, None).unwrap();
+        assert_eq!(mac("t1"), "02:00:00:00:00:99");
+    }
+}
+
+namespaced! {
     fn a_bridge_left_over_from_a_killed_router_is_used_and_removed() {
         let port = open("t0", Some("b0"), None).unwrap();
         // Killed: nothing of ours runs, and the kernel removes the TAP.

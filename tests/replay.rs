@@ -1,5 +1,6 @@
 //! `vipr replay` as a user runs it: captures in, lines of JSON and captures out.
 
+mod harness;
 mod support;
 
 use std::collections::BTreeMap;
@@ -9,11 +10,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use harness::frames::{FrameBuilder, arp_reply, arp_request, with_bit_flipped, with_macs};
+use harness::{BACK_MAC, FRONT_MAC, RS1_MAC, RS2_MAC};
 use serde_json::{Value, json};
 use support::capture::{self, ALL_FORMATS, Format, Frames, MICROSECONDS, NANOSECONDS};
-use support::{
-    ACK, FIN, FrameBuilder, PSH, RST, SYN, arp_reply, arp_request, mac, with_bit_flipped, with_macs,
-};
 use tempfile::TempDir;
 use vipr::wire::MacAddr;
 
@@ -21,14 +21,15 @@ const TWO_SEGMENTS: &str = "two-segments.toml";
 const ONE_ARM: &str = "one-arm.toml";
 const RESOLVE: &str = "resolve.toml";
 
-const FRONT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
-const BACK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 2]);
-const RS1_MAC: MacAddr = mac(0x11);
-const RS2_MAC: MacAddr = mac(0x12);
 const CLIENT: (MacAddr, Ipv4Addr) = (mac(0x77), Ipv4Addr::new(192, 0, 2, 77));
 const VIP: (MacAddr, Ipv4Addr) = (FRONT_MAC, Ipv4Addr::new(192, 0, 2, 10));
 const DIP: (MacAddr, Ipv4Addr) = (BACK_MAC, Ipv4Addr::new(10, 0, 0, 1));
 const RS1: (MacAddr, Ipv4Addr) = (RS1_MAC, Ipv4Addr::new(10, 0, 0, 11));
+
+/// A MAC address in short.
+const fn mac(last: u8) -> MacAddr {
+    MacAddr([0x52, 0x54, 0, 0, 0, last])
+}
 
 /// When captures begin: 2023-11-14T22:13:20Z, in nanoseconds.
 const START: u64 = 1_700_000_000_000_000_000;
@@ -153,12 +154,12 @@ fn snapshot(name: &str, text: &str) {
 #[test]
 fn connections_are_scheduled_and_only_two_addresses_change() {
     let frames = paced(vec![
-        from_client().tcp(40001, 80, SYN, b""),
-        from_client().tcp(40002, 80, SYN, b""),
-        from_client().tcp(40003, 80, SYN, b""),
-        from_client().tcp(40001, 80, ACK, b""),
-        from_client().tcp(40002, 80, PSH | ACK, b"GET / HTTP/1.0\r\n\r\n"),
-        from_client().tcp(40003, 80, FIN | ACK, b""),
+        from_client().tcp(40001, 80, "S", b""),
+        from_client().tcp(40002, 80, "S", b""),
+        from_client().tcp(40003, 80, "S", b""),
+        from_client().tcp(40001, 80, "A", b""),
+        from_client().tcp(40002, 80, "PA", b"GET / HTTP/1.0\r\n\r\n"),
+        from_client().tcp(40003, 80, "FA", b""),
     ]);
     let replayed = replay(TWO_SEGMENTS, &[("front", NANOSECONDS.write(&frames))]);
     let first = json!({
@@ -197,20 +198,20 @@ fn listing(replayed: &Replayed) -> String {
 #[test]
 fn frames_of_every_kind_have_their_lines() {
     let other_host = Ipv4Addr::new(192, 0, 2, 99);
-    let reply = FrameBuilder::new((RS1_MAC, VIP.1), CLIENT).tcp(80, 40001, ACK, b"");
+    let reply = FrameBuilder::new((RS1_MAC, VIP.1), CLIENT).tcp(80, 40001, "A", b"");
     let intruder = (mac(0x66), VIP.1);
     let from = |mac, address| FrameBuilder::new((mac, address), VIP);
     let front = paced(vec![
-        arp_request(CLIENT, VIP.1),
-        arp_request(CLIENT, other_host),
-        arp_reply(intruder, (FRONT_MAC, other_host)),
-        from_client().tcp(40001, 80, SYN, b""),
-        from_client().icmp_error(3, 4, &reply, 28),
-        from_client().icmp_error(3, 4, &reply, 27),
+        arp_request(CLIENT.0, CLIENT.1, VIP.1),
+        arp_request(CLIENT.0, CLIENT.1, other_host),
+        arp_reply(intruder.0, intruder.1, FRONT_MAC, other_host),
+        from_client().tcp(40001, 80, "S", b""),
+        from_client().icmp_error(3, 4, [0; 4], &reply[14..42]),
+        from_client().icmp_error(3, 4, [0; 4], &reply[14..41]),
         from_client().echo_request(1, 1, b"ping"),
-        from_client().tcp(40002, 80, ACK, b""),
-        from_client().tcp(40002, 80, RST, b""),
-        from_client().tcp(40002, 81, SYN, b""),
+        from_client().tcp(40002, 80, "A", b""),
+        from_client().tcp(40002, 80, "R", b""),
+        from_client().tcp(40002, 81, "S", b""),
         from_client().udp(40002, 54, b"?"),
         from_client().udp(40002, 53, b"?"),
         from_client().udp(40002, 53, &[0; 1480]),
@@ -218,16 +219,16 @@ fn frames_of_every_kind_have_their_lines() {
         from_client().fragment(7, 5, false).raw(17, b"rest"),
         from_client().fragment(8, 5, false).raw(17, b"rest"),
         from_client().raw(47, b"GRE"),
-        from(RS1_MAC, CLIENT.1).tcp(40001, 80, ACK, b""),
-        from(FRONT_MAC, CLIENT.1).tcp(40001, 80, ACK, b""),
-        from(CLIENT.0, Ipv4Addr::LOCALHOST).tcp(40001, 80, SYN, b""),
-        from(MacAddr::BROADCAST, CLIENT.1).tcp(40001, 80, SYN, b""),
-        FrameBuilder::new(CLIENT, (mac(0x99), VIP.1)).tcp(40001, 80, ACK, b""),
-        FrameBuilder::new(CLIENT, (MacAddr::BROADCAST, VIP.1)).tcp(40001, 80, ACK, b""),
-        FrameBuilder::new(CLIENT, (FRONT_MAC, other_host)).tcp(1, 80, SYN, b""),
-        with_bit_flipped(&from_client().tcp(40001, 80, ACK, b""), 24),
-        from_client().tcp(40001, 80, ACK, b"")[..53].to_vec(),
-        with_bit_flipped(&from_client().tcp(40009, 80, ACK, b""), 50),
+        from(RS1_MAC, CLIENT.1).tcp(40001, 80, "A", b""),
+        from(FRONT_MAC, CLIENT.1).tcp(40001, 80, "A", b""),
+        from(CLIENT.0, Ipv4Addr::LOCALHOST).tcp(40001, 80, "S", b""),
+        from(MacAddr::BROADCAST, CLIENT.1).tcp(40001, 80, "S", b""),
+        FrameBuilder::new(CLIENT, (mac(0x99), VIP.1)).tcp(40001, 80, "A", b""),
+        FrameBuilder::new(CLIENT, (MacAddr::BROADCAST, VIP.1)).tcp(40001, 80, "A", b""),
+        FrameBuilder::new(CLIENT, (FRONT_MAC, other_host)).tcp(1, 80, "S", b""),
+        with_bit_flipped(&from_client().tcp(40001, 80, "A", b""), 24),
+        from_client().tcp(40001, 80, "A", b"")[..53].to_vec(),
+        with_bit_flipped(&from_client().tcp(40009, 80, "A", b""), 50),
         from_client().raw(6, &[0; 19]),
         from_client().other(0x86dd),
         from_client().other(0x8100),
@@ -237,9 +238,9 @@ fn frames_of_every_kind_have_their_lines() {
         vec![],
     ]);
     let back = vec![
-        (START + 500, arp_reply(RS1, DIP)),
-        (START + 501, arp_request(RS1, DIP.1)),
-        (START + 502, FrameBuilder::new(RS1, (BACK_MAC, VIP.1)).tcp(1, 80, SYN, b"")),
+        (START + 500, arp_reply(RS1.0, RS1.1, DIP.0, DIP.1)),
+        (START + 501, arp_request(RS1.0, RS1.1, DIP.1)),
+        (START + 502, FrameBuilder::new(RS1, (BACK_MAC, VIP.1)).tcp(1, 80, "S", b"")),
     ];
     let inputs = [("front", NANOSECONDS.write(&front)), ("back", NANOSECONDS.write(&back))];
     let replayed = replay(TWO_SEGMENTS, &inputs);
@@ -252,9 +253,9 @@ fn frames_of_every_kind_have_their_lines() {
 #[test]
 fn one_arm_sends_back_through_the_segment_it_came_from() {
     let frames = paced(vec![
-        arp_request(CLIENT, VIP.1),
-        from_client().tcp(40001, 80, SYN, b""),
-        from_client().tcp(40002, 80, SYN, b""),
+        arp_request(CLIENT.0, CLIENT.1, VIP.1),
+        from_client().tcp(40001, 80, "S", b""),
+        from_client().tcp(40002, 80, "S", b""),
     ]);
     let replayed = replay(ONE_ARM, &[("lan", NANOSECONDS.write(&frames))]);
     assert_eq!(replayed.field("verdict"), ["replied", "forwarded", "forwarded"]);
@@ -264,28 +265,28 @@ fn one_arm_sends_back_through_the_segment_it_came_from() {
         (frames[2].0, with_macs(&frames[2].1, RS2_MAC, FRONT_MAC)),
     ];
     assert_eq!(replayed.packets("lan"), expected);
-    let reply = (frames[0].0, arp_reply(VIP, CLIENT));
+    let reply = (frames[0].0, arp_reply(VIP.0, VIP.1, CLIENT.0, CLIENT.1));
     assert!(replayed.frames("lan").contains(&reply), "the VIP is answered for, by unicast");
 }
 
 #[test]
 fn a_frame_is_held_until_arp_has_found_its_real_server() {
-    let syn = from_client().tcp(40001, 80, SYN, b"");
+    let syn = from_client().tcp(40001, 80, "S", b"");
     let front = vec![(START, syn.clone())];
     let found = START + 3 * MILLISECOND;
-    let back = vec![(found, arp_reply(RS1, DIP))];
+    let back = vec![(found, arp_reply(RS1.0, RS1.1, DIP.0, DIP.1))];
     let inputs = [("front", NANOSECONDS.write(&front)), ("back", NANOSECONDS.write(&back))];
     let replayed = replay(RESOLVE, &inputs);
     assert_eq!(replayed.field("verdict"), ["held", "consumed"]);
     assert_eq!(replayed.field("real_server")[0], "rs1");
-    assert_eq!(replayed.frames("back")[0], (START, arp_request(DIP, RS1.1)));
+    assert_eq!(replayed.frames("back")[0], (START, arp_request(DIP.0, DIP.1, RS1.1)));
     assert_eq!(replayed.packets("back"), [(found, with_macs(&syn, RS1_MAC, BACK_MAC))]);
     snapshot("resolve-lines", &replayed.stdout);
     snapshot("resolve-log", &replayed.stderr);
     snapshot("resolve-frames", &listing(&replayed));
     // The twin: an answer from someone else finds nothing.
     let other = (RS2_MAC, Ipv4Addr::new(10, 0, 0, 12));
-    let back = vec![(found, arp_reply(other, DIP))];
+    let back = vec![(found, arp_reply(other.0, other.1, DIP.0, DIP.1))];
     let inputs = [("front", NANOSECONDS.write(&front)), ("back", NANOSECONDS.write(&back))];
     assert_eq!(replay(RESOLVE, &inputs).packets("back"), []);
 }
@@ -293,8 +294,10 @@ fn a_frame_is_held_until_arp_has_found_its_real_server() {
 #[test]
 fn timers_fire_up_to_the_last_frame_and_none_later() {
     let announcements = |last: u64| {
-        let frames =
-            vec![(START, arp_request(CLIENT, VIP.1)), (last, from_client().tcp(1, 80, SYN, b""))];
+        let frames = vec![
+            (START, arp_request(CLIENT.0, CLIENT.1, VIP.1)),
+            (last, from_client().tcp(1, 80, "S", b"")),
+        ];
         let replayed = replay(TWO_SEGMENTS, &[("front", NANOSECONDS.write(&frames))]);
         let mut times: Vec<u64> = replayed
             .frames("front")
@@ -330,11 +333,11 @@ fn mixed_traffic() -> (Frames, Frames) {
     for index in 0..200_u16 {
         let time = START + u64::from(index) * 700 * MILLISECOND;
         let port = 40000 + index % 40;
-        front.push((time, from_client().tcp(port, 80, if index < 40 { SYN } else { ACK }, b"x")));
+        front.push((time, from_client().tcp(port, 80, if index < 40 { "S" } else { "A" }, b"x")));
         front.push((time, from_client().udp(port, 53, b"?")));
-        front.push((time + MILLISECOND, arp_request(CLIENT, VIP.1)));
-        front.push((time + MILLISECOND, from_client().tcp(port, 81, SYN, b"")));
-        back.push((time, arp_request(RS1, DIP.1)));
+        front.push((time + MILLISECOND, arp_request(CLIENT.0, CLIENT.1, VIP.1)));
+        front.push((time + MILLISECOND, from_client().tcp(port, 81, "S", b"")));
+        back.push((time, arp_request(RS1.0, RS1.1, DIP.1)));
     }
     (front, back)
 }
@@ -356,7 +359,8 @@ fn the_same_input_gives_the_same_bytes_in_any_format() {
 
 #[test]
 fn captures_are_merged_by_time_and_ties_follow_the_order_of_the_inputs() {
-    let probe = |time| (START + time, arp_request(CLIENT, Ipv4Addr::new(192, 0, 2, 99)));
+    let probe =
+        |time| (START + time, arp_request(CLIENT.0, CLIENT.1, Ipv4Addr::new(192, 0, 2, 99)));
     let front = NANOSECONDS.write(&[probe(1), probe(3), probe(3), probe(5)]);
     let back = NANOSECONDS.write(&[probe(0), probe(3), probe(4)]);
     let order = |inputs: &[(&str, Vec<u8>)]| {
@@ -372,7 +376,8 @@ fn captures_are_merged_by_time_and_ties_follow_the_order_of_the_inputs() {
 
 #[test]
 fn time_never_runs_back() {
-    let probe = |time| (START + time, arp_request(CLIENT, Ipv4Addr::new(192, 0, 2, 99)));
+    let probe =
+        |time| (START + time, arp_request(CLIENT.0, CLIENT.1, Ipv4Addr::new(192, 0, 2, 99)));
     let frames = NANOSECONDS.write(&[probe(5), probe(2), probe(6), probe(0)]);
     let replayed = replay(TWO_SEGMENTS, &[("front", frames)]);
     let times: Vec<&str> = replayed.stdout.lines().map(|line| &line[8..28]).collect();
@@ -392,7 +397,8 @@ fn a_capture_without_frames_gives_nothing_but_files() {
 #[test]
 fn without_an_output_folder_there_are_only_lines() {
     let bench = Bench::new();
-    bench.write("a.pcap", &MICROSECONDS.write(&paced(vec![arp_request(CLIENT, VIP.1)])));
+    bench
+        .write("a.pcap", &MICROSECONDS.write(&paced(vec![arp_request(CLIENT.0, CLIENT.1, VIP.1)])));
     let output = bench.command(TWO_SEGMENTS, &["front=a.pcap"]).output().expect("vipr runs");
     let (stdout, stderr) = texts(&output);
     assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""));
@@ -412,7 +418,7 @@ fn assert_refused(output: &Output, words: &[&str]) {
 #[test]
 fn wrong_inputs_are_refused_in_one_line() {
     let bench = Bench::new();
-    let good = MICROSECONDS.write(&paced(vec![arp_request(CLIENT, VIP.1)]));
+    let good = MICROSECONDS.write(&paced(vec![arp_request(CLIENT.0, CLIENT.1, VIP.1)]));
     let patched = |offset: usize, bytes: &[u8]| {
         let mut patched = good.clone();
         patched[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -472,8 +478,8 @@ fn a_wrong_command_line_or_configuration_ends_with_status_2() {
 fn a_capture_that_breaks_later_ends_with_status_1_after_what_came_before() {
     let bench = Bench::new();
     let whole = NANOSECONDS.write(&paced(vec![
-        from_client().tcp(40001, 80, SYN, b""),
-        from_client().tcp(40001, 80, ACK, b""),
+        from_client().tcp(40001, 80, "S", b""),
+        from_client().tcp(40001, 80, "A", b""),
     ]));
     bench.write("cut.pcap", &whole[..whole.len() - 1]);
     let output = bench
@@ -492,7 +498,7 @@ fn a_capture_that_breaks_later_ends_with_status_1_after_what_came_before() {
 #[test]
 fn a_time_stamp_out_of_this_world_ends_with_status_1() {
     let bench = Bench::new();
-    let probe = || arp_request(CLIENT, VIP.1);
+    let probe = || arp_request(CLIENT.0, CLIENT.1, VIP.1);
     bench.write("gap.pcap", &NANOSECONDS.write(&[(0, probe()), (START, probe())]));
     let output = bench.command(TWO_SEGMENTS, &["front=gap.pcap"]).output().expect("vipr runs");
     let (stdout, stderr) = texts(&output);
@@ -504,7 +510,7 @@ fn a_time_stamp_out_of_this_world_ends_with_status_1() {
 #[test]
 fn an_input_is_never_overwritten() {
     let bench = Bench::new();
-    let bytes = MICROSECONDS.write(&paced(vec![arp_request(CLIENT, VIP.1)]));
+    let bytes = MICROSECONDS.write(&paced(vec![arp_request(CLIENT.0, CLIENT.1, VIP.1)]));
     bench.write("front.pcap", &bytes);
     std::os::unix::fs::symlink("front.pcap", bench.path("link.pcap")).expect("a link");
     for input in ["front=front.pcap", "front=./front.pcap", "front=link.pcap"] {
@@ -535,7 +541,7 @@ fn an_output_folder_that_cannot_be_made_is_a_failure() {
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let bench = Bench::new();
-    let frames = paced((0..20_000).map(|_| arp_request(CLIENT, VIP.1)).collect());
+    let frames = paced((0..20_000).map(|_| arp_request(CLIENT.0, CLIENT.1, VIP.1)).collect());
     bench.write("a.pcap", &NANOSECONDS.write(&frames));
     let mut child = bench
         .command(TWO_SEGMENTS, &["front=a.pcap"])

@@ -3,7 +3,8 @@
 //!
 //! A thread a way: it makes one change after the other, each as soon as the one before is there.
 
-mod support;
+#[path = "support/edits.rs"]
+mod edits;
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +21,7 @@ use tempfile::TempDir;
 use vipr::config;
 use vipr::shell::watch::{Applied, Configuration, Loaded, Watch};
 
-use support::edits::{BASE, edits};
+use edits::{BASE, edits};
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -372,6 +373,7 @@ fn every_edit_is_one_reload_however_the_file_is_written() {
 #[test]
 fn an_edit_that_is_also_asked_for_is_one_reload() {
     let mut fixture = Fixture::new(plain);
+    let base = config::parse(BASE, "base").expect("it is valid");
     let edits = edits();
     for edit in &edits {
         fs::write(file(fixture.root.path()), &edit.text).expect("the file");
@@ -379,6 +381,7 @@ fn an_edit_that_is_also_asked_for_is_one_reload() {
         let expected = config::parse(&edit.text, "expected").expect("it is valid");
         let seen = fixture.until(edit.what, |seen| seen.answered == number);
         assert_eq!(*seen.snapshot, expected, "{}: it is there with the answer", edit.what);
+        assert_eq!(config::diff(&base, &seen.snapshot), edit.differences, "{}", edit.what);
     }
     assert_eq!(fixture.settled().serial, 1 + edits.len() as u64);
 }

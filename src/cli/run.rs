@@ -85,8 +85,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             log::warn!("{warning}");
         }
     }
+    // All that can fail has not: what is taken up now is not lost to a start that comes to nothing.
+    event_loop.take_up_state();
     systemd::notify(systemd::READY);
     event_loop.run().map_err(|error| failed(&StartError::System(error)))?;
+    event_loop.leave_state();
     log::info!("router {}: ended by a signal", snapshot.router.name);
     Ok(())
 }

@@ -330,7 +330,7 @@ impl fmt::Display for Protocol {
 }
 
 /// The L4 ports of a service. An exact port beats a range, a range beats any.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Ports {
     /// Every port.
     Any,
@@ -338,8 +338,17 @@ pub enum Ports {
     Some(Vec<PortRange>),
 }
 
+impl Ports {
+    pub fn contains(&self, port: u16) -> bool {
+        match self {
+            Ports::Any => true,
+            Ports::Some(ranges) => ranges.iter().any(|range| range.contains(port)),
+        }
+    }
+}
+
 /// Ports `first..=last`; a single port when both are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     pub first: u16,
     pub last: u16,

@@ -36,13 +36,12 @@ impl Director {
         if !self.is_possible_client(arrival.ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) =
-            self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
+        let service = self.services.find(vip, arrival.protocol, arrival.destination_port);
+        if let Some(verdict) = self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
         {
-            return self.drop_loop(now, arrival.ingress, arrival.source_mac, arrival.ip, looping);
+            return service.map_or(verdict, |service| verdict.with_service(service));
         }
-        let port = arrival.destination_port;
-        let Some(service) = self.services.find(vip, arrival.protocol, port) else {
+        let Some(service) = service else {
             return self.answer_unmatched(now, frame, arrival);
         };
         let verdict = if !opens(arrival) {
@@ -67,7 +66,8 @@ impl Director {
             let destination = self.services.schedule(id, &pick)?;
             return Some(Choice { destination, template: None });
         };
-        let key = template_key(&persistence, &service.config.ports, arrival);
+        let ports = &service.config.ports;
+        let key = template_key(&persistence, ports, arrival.ip.protocol, client, vip);
         let deadline = now + persistence.timeout;
         if let Some(template) = self.connections.find(&key)
             && let Some(known) = self.connections.get(template)
@@ -197,12 +197,18 @@ fn opens(arrival: &Arrival<'_>) -> bool {
 }
 
 /// The key of a client's template: its network, and one port for all the ports of the service.
-fn template_key(persistence: &Persistence, ports: &Ports, arrival: &Arrival<'_>) -> FlowKey {
-    let client = IpAddr::V4(arrival.ip.source);
+/// The client and the VIP are of one family.
+pub(super) fn template_key(
+    persistence: &Persistence,
+    ports: &Ports,
+    protocol: u8,
+    client: IpAddr,
+    vip: IpAddr,
+) -> FlowKey {
     let client = IpNet::new(client, persistence.netmask).map_or(client, |net| net.network());
     let port = match ports {
         Ports::Any => 0,
         Ports::Some(ranges) => ranges.first().map_or(0, |range| range.first),
     };
-    FlowKey::template(arrival.ip.protocol, client, arrival.ip.destination.into(), port)
+    FlowKey::template(protocol, client, vip, port)
 }

@@ -93,6 +93,7 @@ impl Director {
         })
     }
 
+    /// The caller has made sure that it is not about a RST.
     fn answer_unreachable(
         &mut self,
         now: Instant,
@@ -103,9 +104,6 @@ impl Director {
         let whole = !arrival.ip.is_fragment() && !frame.offload.checksum_pending;
         if whole && checksum::verify_transport(frame.bytes, arrival.ip).is_err() {
             return Verdict::drop(DropReason::TransportChecksum);
-        }
-        if arrival.protocol == Protocol::Tcp && arrival.flags.rst() {
-            return Verdict::drop(otherwise);
         }
         let error = IcmpError::PortUnreachable;
         self.answer_with_icmp(now, arrival.ingress, frame, arrival.ip, error, otherwise)

@@ -151,6 +151,16 @@ mod tests {
     }
 
     #[test]
+    fn a_claimant_that_turns_out_to_be_a_real_server_is_named_from_then_on() {
+        let mut conflicts = Conflicts::default();
+        let (vip, mac) = (IpAddr::from([192, 0, 2, 10]), MacAddr([2, 0, 0, 0, 0, 9]));
+        for real_server in [None, Some("rs1".into()), None] {
+            conflicts.claim(at(1), vip, SEGMENT, mac, real_server.as_ref());
+            assert_eq!(conflicts.iter().next().map(|known| &known.real_server), Some(&real_server));
+        }
+    }
+
+    #[test]
     fn the_list_of_claimants_is_bounded() {
         let mut conflicts = Conflicts::default();
         let vip = IpAddr::from([192, 0, 2, 10]);

@@ -23,7 +23,14 @@ impl Director {
         }
         let mut hashes = [FlowHash::default(); BURST_MAX];
         let mut len = 0;
-        for (key, hash) in frames.filter_map(guess_flow).zip(&mut hashes) {
+        let mut last = None;
+        for key in frames.filter_map(guess_flow) {
+            // Frames of one flow come one behind the other, and it is looked up once.
+            if last == Some(key) {
+                continue;
+            }
+            last = Some(key);
+            let Some(hash) = hashes.get_mut(len) else { break };
             *hash = self.connections.hash(&key);
             len += 1;
         }

@@ -20,6 +20,7 @@ pub mod instant;
 pub mod report;
 pub mod scheduler;
 pub mod services;
+pub mod state;
 pub mod verdict;
 
 mod admission;

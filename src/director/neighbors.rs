@@ -61,7 +61,8 @@ enum State {
         sent: u32,
     },
     Reachable {
-        confirmed: Instant,
+        /// When it was last heard; `None` if that was not by this director.
+        confirmed: Option<Instant>,
         unanswered: u32,
     },
     Down {
@@ -187,6 +188,10 @@ impl Neighbors {
         self.arena.get(id)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (NeighborId, &Neighbor)> {
+        self.arena.iter()
+    }
+
     /// An ARP packet on `segment` said that `address` is at `mac`.
     pub fn hear(
         &mut self,
@@ -203,10 +208,11 @@ impl Neighbors {
             State::Probing { .. } | State::Down { .. } | State::Reachable { .. } => {}
         }
         let is_up = matches!(before, State::Reachable { .. });
-        if is_up && neighbor.mac != Some(mac) && now.since(neighbor.since) < LOCK_TIME {
+        let is_found = matches!(before, State::Reachable { confirmed: Some(_), .. });
+        if is_found && neighbor.mac != Some(mac) && now.since(neighbor.since) < LOCK_TIME {
             return Heard::Known;
         }
-        neighbor.state = State::Reachable { confirmed: now, unanswered: 0 };
+        neighbor.state = State::Reachable { confirmed: Some(now), unanswered: 0 };
         let known = neighbor.mac.replace(mac);
         if known != Some(mac) || !is_up {
             neighbor.since = now;
@@ -220,6 +226,28 @@ impl Neighbors {
         }
         self.arm(id, Some(now + REFRESH_INTERVAL + spread(id)));
         Heard::Up { neighbor: id }
+    }
+
+    /// Takes a neighbor that is being looked for to be where a director before this one had found
+    /// it: used from now on, and asked at once whether that is still so. `false` if there is
+    /// nothing to look for.
+    pub fn assume(
+        &mut self,
+        now: Instant,
+        segment: SegmentId,
+        address: IpAddr,
+        mac: MacAddr,
+    ) -> bool {
+        let Some(&id) = self.by_address.get(&(segment, address)) else { return false };
+        let Some(neighbor) = self.arena.get_mut(id) else { return false };
+        if !neighbor.is_resolving() {
+            return false;
+        }
+        neighbor.mac = Some(mac);
+        neighbor.since = now;
+        neighbor.state = State::Reachable { confirmed: None, unanswered: 0 };
+        self.arm(id, Some(now));
+        true
     }
 
     /// When [`Self::poll`] next has something to do.
@@ -275,6 +303,11 @@ impl Neighbor {
         self.mac
     }
 
+    /// The MAC that was found for it, while it answers there.
+    pub fn found_mac(&self) -> Option<MacAddr> {
+        self.mac.filter(|_| matches!(self.state, State::Reachable { .. }))
+    }
+
     /// Whether it may be given new connections.
     pub fn is_usable(&self) -> bool {
         !matches!(self.state, State::Down { .. } | State::Unresolvable)
@@ -305,7 +338,7 @@ fn step(
             (State::Probing { sent: sent + 1 }, PROBE_INTERVAL, ask(None))
         }
         State::Probing { sent } => down(sent),
-        State::Reachable { confirmed, unanswered: 0 }
+        State::Reachable { confirmed: Some(confirmed), unanswered: 0 }
             if now.since(confirmed) < REFRESH_INTERVAL =>
         {
             let age = now.since(confirmed);
@@ -415,6 +448,51 @@ mod tests {
     }
 
     #[test]
+    fn what_another_found_is_used_at_once_and_asked_about_at_once() {
+        let (mut neighbors, neighbor) = one(None);
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        assert!(neighbors.assume(at(5), SEGMENT, rip(), MAC));
+        assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(MAC));
+        assert_eq!(neighbors.get(neighbor).unwrap().found_mac(), Some(MAC));
+        let (unicast, broadcast) =
+            (Due::Ask { neighbor, of: Some(MAC) }, Due::Ask { neighbor, of: None });
+        assert_eq!(
+            run(&mut neighbors, 8),
+            [(5, unicast), (6, unicast), (7, unicast), (8, broadcast)]
+        );
+        assert!(!neighbors.assume(at(8), SEGMENT, rip(), OTHER), "only while it is looked for");
+        assert_eq!(neighbors.hear(at(8), SEGMENT, rip(), MAC), Heard::Known);
+        assert_eq!(run(&mut neighbors, 37), [], "an answer confirms it");
+        assert_eq!(run(&mut neighbors, 38), [(38, unicast)]);
+
+        let (mut neighbors, neighbor) = one(None);
+        assert!(neighbors.assume(at(5), SEGMENT, rip(), MAC));
+        let due = run(&mut neighbors, 11);
+        assert_eq!(due.last(), Some(&(11, Due::Down { neighbor, probes: 6 })), "silence is down");
+        assert_eq!(neighbors.get(neighbor).unwrap().found_mac(), None);
+
+        let (mut neighbors, neighbor) = one(None);
+        assert!(neighbors.assume(at(5), SEGMENT, rip(), MAC));
+        let moved = Heard::Moved { neighbor, from: MAC };
+        assert_eq!(
+            neighbors.hear(at(5), SEGMENT, rip(), OTHER),
+            moved,
+            "what is heard goes before"
+        );
+    }
+
+    #[test]
+    fn nothing_is_assumed_of_strangers_and_configured_macs() {
+        let (mut neighbors, neighbor) = one(Some(OTHER));
+        assert!(!neighbors.assume(Instant::ZERO, SEGMENT, rip(), MAC));
+        assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(OTHER));
+        assert_eq!(neighbors.get(neighbor).unwrap().found_mac(), None);
+        assert!(!neighbors.assume(Instant::ZERO, SEGMENT, IpAddr::from([10, 0, 0, 99]), MAC));
+        assert!(!neighbors.assume(Instant::ZERO, SegmentId(1), rip(), MAC));
+        assert_eq!(run(&mut neighbors, 100), []);
+    }
+
+    #[test]
     fn a_dispute_about_an_address_costs_a_step_a_second() {
         let (mut neighbors, neighbor) = one(None);
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
@@ -434,6 +512,19 @@ mod tests {
         assert_eq!(run(&mut neighbors, 1000), []);
         assert_eq!(neighbors.hear(Instant::ZERO, SEGMENT, rip(), OTHER), Heard::Known);
         assert_eq!(neighbors.get(neighbor).unwrap().hop(), Hop::Mac(MAC));
+    }
+
+    #[test]
+    fn of_ipv6_a_configured_mac_is_all_there_is_so_far() {
+        let mut neighbors = Neighbors::new(HashKey(1, 2));
+        let id = neighbors.enter(SEGMENT, "2001:db8::11".parse().unwrap(), &"rs1".into());
+        let rows = [(None, Hop::Unreachable), (Some(MAC), Hop::Mac(MAC)), (None, Hop::Unreachable)];
+        for (configured, hop) in rows {
+            neighbors.configure(Instant::ZERO, id, configured, "rs1".into());
+            let neighbor = neighbors.get(id).unwrap();
+            assert_eq!((neighbor.hop(), neighbor.is_usable()), (hop, configured.is_some()));
+            assert_eq!(neighbors.next_deadline(), None);
+        }
     }
 
     #[test]

@@ -314,6 +314,8 @@ impl Director {
         let cut = service.config.on_removal == OnRemoval::Reset;
         for &id in &gone {
             let Some(destination) = self.services.destinations.get_mut(id) else { continue };
+            // Should it come back, then with the weight it is given.
+            destination.weight_override = None;
             // One that was draining already goes on as it was promised.
             if destination.position.take().is_some() {
                 destination.cut = cut;

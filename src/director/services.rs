@@ -153,12 +153,12 @@ impl Services {
         vips
     }
 
-    /// Whether one of a VIP's services can take a connection.
-    pub fn vip_is_up(&self, vip: &Vip) -> bool {
-        vip.services
-            .iter()
-            .filter_map(|&id| self.services.get(id))
-            .any(|service| service.configured && service.is_up())
+    /// Whether this is a VIP one of whose services can take a connection.
+    pub fn is_vip_up(&self, address: IpAddr) -> bool {
+        self.vip(address).is_some_and(|vip| {
+            let mut services = vip.services.iter().filter_map(|&id| self.services.get(id));
+            services.any(|service| service.configured && service.is_up())
+        })
     }
 
     /// Chooses a real server for a new connection.

@@ -1,6 +1,6 @@
 //! IPv4 that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 
 use super::connections::{ConnectionId, ConnectionState, TcpEvent};
@@ -114,16 +114,11 @@ impl Director {
         if let Some(id) = self.connections.find(&key)
             && let Some((destination, state)) = self.live_connection(now, id, arrival)
         {
-            if let Some(looping) =
-                self.real_server_at(now, arrival.source_mac, Some(arrival.ip.source.into()))
+            if let Some(verdict) =
+                self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
             {
-                return self.drop_loop(
-                    now,
-                    arrival.ingress,
-                    arrival.source_mac,
-                    arrival.ip,
-                    looping,
-                );
+                let given_to = self.services.destinations.get(destination);
+                return given_to.map_or(verdict, |found| verdict.with_service(found.service));
             }
             self.advance(now, id, destination, state, arrival);
             if arrival.ip.is_fragment() {
@@ -188,16 +183,19 @@ impl Director {
         self.services.destinations.get(destination).is_some_and(|found| found.reachable)
     }
 
-    pub(super) fn drop_loop(
+    /// The verdict on a packet to a VIP that a real server sent, unless it speaks for itself. Of
+    /// the services on that machine the verdict names any.
+    #[inline]
+    pub(super) fn judge_loop(
         &mut self,
         now: Instant,
         ingress: SegmentId,
         mac: MacAddr,
         ip: &Ipv4,
-        looping: DestinationId,
-    ) -> Verdict {
+    ) -> Option<Verdict> {
+        let looping = self.real_server_at(now, mac, Some(ip.source.into()))?;
         let verdict = Verdict::drop(DropReason::Loop);
-        self.name_loop(now, ingress, mac, ip, looping, verdict)
+        Some(self.name_loop(now, ingress, mac, ip, looping, verdict))
     }
 
     /// Puts the real server that sends frames back into a verdict, and now and then into the log.
@@ -278,8 +276,8 @@ impl Director {
         let Some(destination) = self.fragments.find(now, ip) else {
             return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
         };
-        match self.real_server_at(now, source_mac, Some(ip.source.into())) {
-            Some(looping) => self.drop_loop(now, ingress, source_mac, ip, looping),
+        match self.judge_loop(now, ingress, source_mac, ip) {
+            Some(verdict) => verdict,
             None => self.forward(now, ingress, frame, ip, destination),
         }
     }
@@ -299,18 +297,20 @@ impl Director {
         ip: &Ipv4,
         kind: u8,
     ) -> Verdict {
-        let Some(vip) = self.services.vip(ip.destination.into()) else {
+        let vip = IpAddr::V4(ip.destination);
+        if self.services.vip(vip).is_none() {
             return Verdict::drop(DropReason::NotVip);
-        };
-        let is_up = || vip.configured && self.services.vip_is_up(vip);
+        }
         if !self.is_possible_client(ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);
         }
-        if let Some(looping) = self.real_server_at(now, source_mac, Some(ip.source.into())) {
-            return self.drop_loop(now, ingress, source_mac, ip, looping);
+        if let Some(verdict) = self.judge_loop(now, ingress, source_mac, ip) {
+            return verdict;
         }
         match kind {
-            icmp::ECHO_REQUEST if !is_up() => Verdict::drop(DropReason::VipDown),
+            icmp::ECHO_REQUEST if !self.services.is_vip_up(vip) => {
+                Verdict::drop(DropReason::VipDown)
+            }
             icmp::ECHO_REQUEST => self.answer_echo(ingress, frame, ip),
             icmp::DESTINATION_UNREACHABLE
             | icmp::SOURCE_QUENCH

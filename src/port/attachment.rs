@@ -6,8 +6,13 @@
 //!
 //! A bridge that vipr made carries [`MADE_BY`] as its alias, and whoever leaves such a bridge
 //! last removes it. So two segments on one bridge, two routers on one bridge, and a bridge left
-//! over from a router that was killed all end well; and a person who wants to keep one clears
-//! the alias (`ip link set NAME alias ""`).
+//! over from a router that was killed all end well. One that somebody has given a port or an
+//! address is no longer vipr's alone, and stays: a restart would take away what is on it. A person
+//! who wants to keep one that is empty clears the alias (`ip link set NAME alias ""`).
+//!
+//! A bridge without a MAC of its own has the lowest of its ports', and a TAP's is random. So that
+//! a restart never changes the MAC of a bridge (and with it, for minutes, the reachability of a
+//! host that has its address there), a TAP that vipr makes gets a MAC that is higher than others'.
 //!
 //! On what vipr makes, IPv6 is switched off: else the host's own stack would send router
 //! solicitations, duplicate address detection and multicast reports into the segment, and take
@@ -23,6 +28,10 @@ use super::open_error::OpenError;
 
 /// The alias of the bridges that vipr made.
 pub(super) const MADE_BY: &str = "made by vipr";
+
+/// What the MACs of TAPs begin with that vipr made: the highest first octet of a station whose MAC
+/// was not assigned by a manufacturer.
+const HIGH_OCTET: u8 = 0xfe;
 
 /// Frames that may wait at a TAP that vipr made. The kernel's 1000 lose frames of plain bulk TCP
 /// by the thousand.
@@ -117,6 +126,10 @@ impl Attachment {
         let tap = link.index;
         if found.is_none() {
             silence_ipv6(name);
+            if let [_, rest @ ..] = link.mac.as_slice() {
+                let mac = [&[HIGH_OCTET], rest].concat();
+                self.links.set_mac(tap, &mac).map_err(refused("set its MAC"))?;
+            }
             self.links.set_queue_len(tap, QUEUE_LEN).map_err(refused("set its queue length"))?;
         }
         if let Some(mtu) = mtu
@@ -187,7 +200,11 @@ impl Attachment {
                 None => Ok(()),
             },
             Undo::RemoveBridge { bridge } => match self.links.at(bridge)? {
-                Some(link) if link.alias == MADE_BY && !self.links.has_ports(bridge)? => {
+                Some(link)
+                    if link.alias == MADE_BY
+                        && !self.links.has_ports(bridge)?
+                        && !self.links.has_addresses(bridge)? =>
+                {
                     self.links.remove(bridge)
                 }
                 _ => Ok(()),

@@ -15,6 +15,8 @@ const BRIDGE_STP_STATE: u16 = 5;
 /// `IFLA_TUN_TYPE` and `IFLA_TUN_MULTI_QUEUE` of `linux/if_link.h`.
 const TUN_TYPE: u16 = 3;
 const TUN_MULTI_QUEUE: u16 = 7;
+/// `struct ifaddrmsg`: family, prefix length, flags, scope, index of the device.
+const ADDRESS_HEADER_LEN: usize = 8;
 /// Where `tx_dropped` is in `struct rtnl_link_stats64`.
 const STATISTICS_TX_DROPPED: usize = 7 * size_of::<u64>();
 
@@ -27,6 +29,8 @@ pub(super) struct Link {
     /// The device this one is a port of.
     pub master: Option<u32>,
     pub mtu: u32,
+    /// Its MAC; empty for a device without one.
+    pub mac: Vec<u8>,
     pub alias: String,
     /// Frames that the device had to send and lost, for a TAP: those its reader was too slow for.
     pub tx_dropped: u64,
@@ -76,6 +80,18 @@ impl Links {
         Ok(any)
     }
 
+    /// Whether somebody gave the device an IP address; one that it gave itself (link-local) does
+    /// not count.
+    pub fn has_addresses(&self, index: u32) -> io::Result<bool> {
+        let mut any = false;
+        let dump = Request::new(libc::RTM_GETADDR, netlink::DUMP, &[0; ADDRESS_HEADER_LEN]);
+        self.socket.query(dump, |body| {
+            any |= body.get(3).is_some_and(|&scope| scope != libc::RT_SCOPE_LINK)
+                && body.get(4..).and_then(read_u32) == Some(index);
+        })?;
+        Ok(any)
+    }
+
     /// Makes a bridge that forwards at once: no spanning tree, no forward delay.
     ///
     /// # Errors
@@ -115,6 +131,10 @@ impl Links {
 
     pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
         self.set(index, |request| request.number(libc::IFLA_MTU, mtu))
+    }
+
+    pub fn set_mac(&self, index: u32, mac: &[u8]) -> io::Result<()> {
+        self.set(index, |request| request.attribute(libc::IFLA_ADDRESS, mac))
     }
 
     /// Frames that wait for the device at most.
@@ -162,6 +182,7 @@ fn parse(body: &[u8]) -> Option<Link> {
         match kind {
             libc::IFLA_IFNAME => link.name = read_text(value),
             libc::IFLA_IFALIAS => link.alias = read_text(value),
+            libc::IFLA_ADDRESS => link.mac = value.to_vec(),
             libc::IFLA_MTU => link.mtu = read_u32(value)?,
             libc::IFLA_MASTER => link.master = read_u32(value),
             libc::IFLA_LINKINFO => link.kind = parse_kind(value),
@@ -208,6 +229,8 @@ mod tests {
         let again = links.at(loopback.index).unwrap().unwrap();
         assert_eq!((again.index, again.name), (loopback.index, loopback.name));
         assert!(!links.has_ports(loopback.index).unwrap());
+        assert!(links.has_addresses(loopback.index).unwrap(), "127.0.0.1 is one of this machine");
+        assert!(!links.has_addresses(i32::MAX as u32).unwrap());
     }
 
     #[test]

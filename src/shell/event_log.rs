@@ -130,7 +130,9 @@ mod tests {
         for i in 0..=LINES_MAX {
             log.handle(seconds(0), full(i));
         }
-        log.handle_timeout(seconds(10));
+        assert_eq!(log.handle(seconds(10), full(0)), None, "the sum comes first");
+        let lines = log.handle_timeout(seconds(10));
+        assert!(lines[0].text.ends_with("(and 1 more like it)"), "{}", lines[0].text);
         assert!(log.handle(seconds(10), full(0)).is_some());
     }
 }

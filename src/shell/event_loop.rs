@@ -113,6 +113,18 @@ impl<O: Opener> EventLoop<O> {
         Ok(())
     }
 
+    /// Takes up the connections that the router before this one left, if the configuration has it
+    /// so. To be done before [`Self::run`].
+    pub fn take_up_state(&mut self) {
+        self.router.take_up_state();
+    }
+
+    /// Leaves the connections for the router after this one, if the configuration has it so. To be
+    /// done after [`Self::run`].
+    pub fn leave_state(&self) {
+        self.router.leave_state();
+    }
+
     /// Runs until a signal ends it.
     ///
     /// # Errors
@@ -339,12 +351,12 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::fake::Lan;
+    use super::super::fake::{Device, Lan};
     use super::*;
     use crate::director::BURST_MAX;
     use crate::director::report::StatusReport;
     use crate::shell::protocol::ReloadOutcome;
-    use crate::wire::samples::{DIRECTOR_MAC, TCP_SYN, patched};
+    use crate::wire::samples::{ARP_REQUEST, CLIENT_MAC, DIRECTOR_MAC, TCP_SYN, patched};
 
     /// Far longer than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -392,9 +404,14 @@ mod tests {
     impl Fixture {
         fn new() -> Fixture {
             let directory = tempfile::tempdir().unwrap();
+            let socket = directory.path().join("vipr.sock");
+            Fixture::with(&text(&socket, "tap-back", 1), directory)
+        }
+
+        fn with(text: &str, directory: TempDir) -> Fixture {
             let path = directory.path().join("vipr.toml");
             let socket = directory.path().join("vipr.sock");
-            fs::write(&path, text(&socket, "tap-back", 1)).unwrap();
+            fs::write(&path, text).unwrap();
             let loaded = Loaded::read(&path).unwrap();
             let lan = Lan::default();
             let mut event_loop = EventLoop::start(loaded, lan.clone(), 7).unwrap();
@@ -463,6 +480,63 @@ mod tests {
         });
         let expected = patched(&TCP_SYN, &[(0, &REAL_SERVER_MAC), (6, &BACK_MAC)]);
         fixture.lan.device("tap-back", |device| assert!(device.sent.contains(&expected)));
+    }
+
+    #[test]
+    fn an_answer_goes_out_in_the_turn_in_which_the_question_came() {
+        let mut fixture = Fixture::new();
+        fixture.until("announced", |fixture| {
+            fixture.lan.device("tap-front", |device| !device.sent.is_empty())
+        });
+        fixture.lan.device("tap-front", |device| device.sent.clear());
+        let before = fixture.received()[0];
+        fixture.lan.arrive("tap-front", [ARP_REQUEST.to_vec()]);
+        fixture.until("asked", |fixture| fixture.received()[0] > before);
+        let to_client = |frame: &Vec<u8>| frame[..6] == CLIENT_MAC.0;
+        let answered = |device: &mut Device| device.sent.iter().any(to_client);
+        assert!(fixture.lan.device("tap-front", answered));
+    }
+
+    #[test]
+    fn what_one_router_leaves_the_next_takes_up_before_it_reads_a_frame() {
+        let ack = patched(&TCP_SYN, &[(47, &[0x10]), (50, &[0x90, 0x3b])]);
+        let expected = patched(&ack, &[(0, &REAL_SERVER_MAC), (6, &BACK_MAC)]);
+        // Whether the stop was a clean one, and what becomes of the connection.
+        for (clean, survives) in [(true, true), (false, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join(name);
+            let state = format!("[router]\nstate = \"{}\"", at("state").display());
+            let text = text(&at("vipr.sock"), "tap-back", 1).replace("[router]", &state);
+            let mut fixture = Fixture::with(&text, directory);
+            fixture.event_loop.take_up_state();
+            fixture.lan.arrive("tap-front", [TCP_SYN.to_vec()]);
+            fixture.until("forwarded", |fixture| {
+                fixture.lan.device("tap-back", |device| device.sent.len() == 1)
+            });
+            if clean {
+                fixture.event_loop.leave_state();
+            }
+            let Fixture { event_loop, directory, .. } = fixture;
+            drop(event_loop);
+
+            let mut fixture = Fixture::with(&text, directory);
+            // It waits at the device already.
+            fixture.lan.arrive("tap-front", [ack.clone()]);
+            fixture.event_loop.take_up_state();
+            fixture.until("judged", |fixture| fixture.received()[0] == 1);
+            let forwarded =
+                fixture.lan.device("tap-back", |device| device.sent.contains(&expected));
+            assert_eq!(forwarded, survives);
+            let is_reset = |frame: &Vec<u8>| frame.len() == 54 && frame[47] & 0x04 != 0;
+            let reset = fixture.lan.device("tap-front", |device| device.sent.iter().any(is_reset));
+            assert_eq!(reset, !survives);
+            let first = fixture.lan.device("tap-front", |device| device.sent[0].clone());
+            assert_eq!(first[..6], [0xff; 6], "the VIP is announced before anything");
+            let files = fs::read_dir(fixture.directory.path()).unwrap();
+            let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+            let names: Vec<String> = names.filter(|name| name.starts_with("state")).collect();
+            assert_eq!(names, [""; 0], "nothing of it is left");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Everything around the core that does I/O: the event loop, the control socket, metrics, signals,
-//! the watch on the configuration file, the log.
+//! the watch on the configuration file, the state that outlives a restart, the log.
 //!
 //! One thread moves frames ([`event_loop`]); one reads the configuration when it changes
 //! ([`watch`]). Between them there is one atomically swapped value and a waker, no lock.
@@ -21,6 +21,7 @@ pub mod protocol;
 mod router;
 mod server;
 pub mod signals;
+mod state;
 pub mod systemd;
 mod tokens;
 pub mod watch;

@@ -463,5 +463,16 @@ mod tests {
         fixture.lan.device("tap-a", |device| device.is_down = false);
         assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 2 });
         assert_eq!(fixture.lan.device("tap-a", |device| device.sent.len()), 2);
+
+        // A device that gives frames is up again; one that has none to give may not be.
+        fixture.lan.device("tap-a", |device| device.is_down = true);
+        send(&mut fixture);
+        fixture.lan.device("tap-a", |device| device.is_down = false);
+        let mut batch = Batch::new(4);
+        for (frames, up) in [(0, false), (1, true)] {
+            fixture.lan.arrive("tap-a", vec![vec![0; 60]; frames]);
+            fixture.ports.receive(fixture.poll.registry(), Instant::ZERO, id, &mut batch);
+            assert_eq!((batch.len(), fixture.up("a")), (frames, up));
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! A director with its ports: frames in bursts, timers, a new configuration.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use mio::Registry;
 
-use super::clock;
 use super::event_log::{EventLog, Line};
 use super::ports::{OpenError, Opened, Opener, Ports};
+use super::{clock, state};
 use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
 use crate::director::report::StatusReport;
@@ -48,6 +49,53 @@ impl<O: Opener> Router<O> {
             }
         }
         Ok(())
+    }
+
+    /// Takes up the connections that the router before this one left, if it did. To be done before
+    /// the first frame is read: one of a connection that is not known would be reset.
+    pub fn take_up_state(&mut self) {
+        let router = &self.director.snapshot().router;
+        let Some(path) = router.state.clone() else { return };
+        let (max_age, now) = (router.state_max_age, clock::now());
+        match state::take_up(&path, max_age, &mut self.director, now, SystemTime::now()) {
+            Ok(None) => {}
+            Ok(Some(taken_up)) if taken_up.is_whole() => {
+                log::info!("state {}: {taken_up}", path.display());
+            }
+            Ok(Some(taken_up)) => log::warn!("state {}: {taken_up}", path.display()),
+            Err(refusal) if refusal.is_ordinary() => {
+                log::info!("state {}: {refusal}", path.display());
+            }
+            Err(refusal) => log::warn!("state {}: {refusal}", path.display()),
+        }
+        self.log_events(now);
+        self.check_state();
+    }
+
+    /// Leaves the connections for the router after this one, where the configuration says so.
+    pub fn leave_state(&self) {
+        let Some(path) = &self.director.snapshot().router.state else { return };
+        match state::leave(path, &self.director, clock::now(), SystemTime::now()) {
+            Ok(left) => log::info!("state {}: {left}", path.display()),
+            Err(error) => log::error!(
+                "state {}: cannot be written: {error}; {}; the connections end here",
+                path.display(),
+                state::remedy(&error)
+            ),
+        }
+    }
+
+    /// Says now what would otherwise only show at the stop.
+    fn check_state(&self) {
+        if let Some(path) = &self.director.snapshot().router.state
+            && let Err(error) = state::check(path)
+        {
+            log::warn!(
+                "state {}: cannot be written: {error}; {}, or a restart will cost the connections",
+                path.display(),
+                state::remedy(&error)
+            );
+        }
     }
 
     /// Notes that a port may have frames. The index is that of its segment.
@@ -95,7 +143,11 @@ impl<O: Opener> Router<O> {
     pub fn apply(&mut self, registry: &Registry, now: Instant, snapshot: Arc<Snapshot>) {
         // Which ports that calls for is seen from the configuration itself: a segment may have
         // another device under its old name.
+        let state = self.director.snapshot().router.state.clone();
         let _ = self.director.apply(now, snapshot);
+        if self.director.snapshot().router.state != state {
+            self.check_state();
+        }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(opened);
         self.drain(now);

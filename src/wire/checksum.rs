@@ -107,13 +107,6 @@ mod tests {
     use super::*;
     use crate::wire::packet::{Body, parse};
 
-    fn ipv4(frame: &[u8]) -> Ipv4 {
-        match parse(frame).unwrap().body {
-            Body::Ipv4(packet) => packet,
-            other => panic!("expected an IPv4 packet, got {other:?}"),
-        }
-    }
-
     #[test]
     fn right_checksums_pass_and_any_flipped_bit_fails() {
         type Verify = fn(&[u8], &Ipv4) -> Result<(), BadChecksum>;

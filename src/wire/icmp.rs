@@ -160,13 +160,6 @@ mod tests {
     use super::*;
     use crate::wire::packet::{Body, Packet, parse, quoted_flow};
 
-    fn ipv4(frame: &[u8]) -> Ipv4 {
-        match parse(frame) {
-            Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
-            other => panic!("expected an IPv4 packet, got {other:?}"),
-        }
-    }
-
     /// Reads an emitted frame with etherparse: both checksums right, nothing behind the packet,
     /// from the director to the client.
     fn read(frame: &[u8]) -> (Ipv4Slice<'_>, Icmpv4Type, &[u8]) {

@@ -305,13 +305,6 @@ mod tests {
     use crate::wire::arp::ArpOperation;
     use crate::wire::tcp;
 
-    fn ipv4(frame: &[u8]) -> Ipv4 {
-        match parse(frame) {
-            Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
-            other => panic!("expected an IPv4 packet, got {other:?}"),
-        }
-    }
-
     #[test]
     fn a_tcp_syn_is_read_field_by_field() {
         let packet = parse(&TCP_SYN).unwrap();

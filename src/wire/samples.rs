@@ -8,6 +8,7 @@ use core::net::Ipv4Addr;
 use etherparse::Ipv4Header;
 
 use super::MacAddr;
+use super::packet::{Body, Ipv4, Packet, parse};
 
 pub const CLIENT_MAC: MacAddr = MacAddr([0x52, 0x54, 0x00, 0x00, 0xaa, 0x07]);
 pub const DIRECTOR_MAC: MacAddr = MacAddr([0x02, 0x00, 0x00, 0x00, 0x01, 0x01]);
@@ -104,4 +105,12 @@ pub fn patched(frame: &[u8], patches: &[(usize, &[u8])]) -> Vec<u8> {
         patched[24..26].copy_from_slice(&checksum.to_be_bytes());
     }
     patched
+}
+
+/// The IPv4 packet in a frame that must have one.
+pub fn ipv4(frame: &[u8]) -> Ipv4 {
+    match parse(frame) {
+        Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
+        other => panic!("expected an IPv4 packet, got {other:?}"),
+    }
 }

@@ -75,14 +75,7 @@ mod tests {
 
     use super::super::samples::*;
     use super::*;
-    use crate::wire::packet::{Body, Packet, TcpFlags, parse};
-
-    fn ipv4(frame: &[u8]) -> Ipv4 {
-        match parse(frame) {
-            Ok(Packet { body: Body::Ipv4(packet), .. }) => packet,
-            other => panic!("expected an IPv4 packet, got {other:?}"),
-        }
-    }
+    use crate::wire::packet::TcpFlags;
 
     const SEQUENCE: u32 = 1000;
     const ACKNOWLEDGEMENT: u32 = 0xffff_fff0;

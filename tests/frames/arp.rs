@@ -81,7 +81,10 @@ fn impossible_senders_are_dropped() {
     sender_is_a_group[22..28].copy_from_slice(&group.0);
     let mut other_hardware = arp_request(CLIENT_MAC, CLIENT, VIP);
     other_hardware[15] = 6;
+    let mut sender_is_the_director = arp_request(CLIENT_MAC, VIP, VIP);
+    sender_is_the_director[22..28].copy_from_slice(&BACK_MAC.0);
     let rows = [
+        (sender_is_the_director, "dropped own_frame"),
         (arp_request(group, CLIENT, VIP), "dropped bad_source_mac"),
         (sender_is_a_group, "dropped arp_malformed"),
         (arp_request(CLIENT_MAC, [255; 4], VIP), "dropped arp_malformed"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::frames::{icmp_error, ip_payload, ipv4, tcp, udp};
+use crate::harness::frames::{FrameBuilder, Tcp, icmp_error, ip_payload, ipv4, tcp, udp};
 use crate::harness::*;
 
 #[test]
@@ -58,4 +58,32 @@ fn an_icmp_error_about_a_reply_reaches_its_real_server() {
     let mut foreign = quoted.clone();
     foreign[12..16].copy_from_slice(&RS1);
     assert_eq!(world.tell("front", &icmp_error(3, 4, [0; 4], &foreign)), "dropped icmp_unrelated");
+
+    // About a connection whose time is up, though it may still be in the table.
+    world.advance(Duration::from_nanos(59_999_999_999));
+    assert_eq!(world.tell("front", &expired), "forwarded rs2");
+    world.advance(Duration::from_nanos(1));
+    assert_eq!(world.tell("front", &expired), "dropped icmp_unrelated");
+}
+
+#[test]
+fn an_icmp_error_to_one_vip_about_a_reply_from_another_is_not_relayed() {
+    let other = [192, 0, 2, 20];
+    let toml = format!(
+        "{}\n[[service]]\nvip = \"192.0.2.20\"\nprotocol = \"tcp\"\nports = 80\n{}",
+        web(),
+        real_server("rs", 11, 1, "")
+    );
+    let mut world = World::new(&toml);
+    let syn = Tcp { destination: other, ..tcp(40_000, "S") }.bytes();
+    assert_eq!(world.tell("front", &syn), "forwarded rs");
+    let mut quoted = Vec::new();
+    let reply = etherparse::PacketBuilder::ipv4(other, CLIENT, 60).tcp(80, 40_000, 5, 6);
+    reply.write(&mut quoted, &[]).unwrap();
+    let to = |vip| {
+        let router = (CLIENT_MAC, CLIENT);
+        FrameBuilder::new(router, (FRONT_MAC, vip)).icmp_error(11, 0, [0; 4], &quoted)
+    };
+    assert_eq!(world.tell("front", &to(VIP)), "dropped icmp_unrelated");
+    assert_eq!(world.tell("front", &to(other)), "forwarded rs");
 }

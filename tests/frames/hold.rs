@@ -5,7 +5,7 @@ use std::time::Duration;
 use vipr::director::report::RealServerState;
 use vipr::director::{DropReason, Limits};
 
-use crate::harness::frames::{arp_reply, arp_request, tcp};
+use crate::harness::frames::{arp_reply, arp_request, tcp, with_macs};
 use crate::harness::*;
 
 /// Two real servers without MACs.
@@ -38,6 +38,14 @@ fn without_an_address_of_its_own_the_director_probes() {
     let toml = unresolved().replace("address = [\"10.0.0.1/24\"]", "");
     let mut world = World::new(&toml);
     assert_eq!(on_back(&mut world)[0], arp_request(BACK_MAC, [0; 4], RS1));
+}
+
+#[test]
+fn the_director_asks_from_its_address_in_the_real_servers_network() {
+    let several = "address = [\"172.16.0.1/24\", \"10.0.0.1/24\", \"10.9.0.1/24\"]";
+    let toml = unresolved().replace("address = [\"10.0.0.1/24\"]", several);
+    let asked = on_back(&mut World::new(&toml));
+    assert_eq!(asked[0], arp_request(BACK_MAC, BACK_DIP, RS1));
 }
 
 #[test]
@@ -83,6 +91,20 @@ fn a_silent_real_server_is_down_for_new_connections_and_says_so() {
     // And it comes back.
     world.tell("back", &arp_request(RS1_MAC, RS1, BACK_DIP));
     assert_eq!(states(&mut world), [RealServerState::Up, RealServerState::Up]);
+}
+
+#[test]
+fn a_real_server_that_was_found_is_asked_again_by_unicast_then_by_broadcast() {
+    let mut world = World::new(&unresolved());
+    world.tell("back", &arp_reply(RS1_MAC, RS1, BACK_MAC, BACK_DIP));
+    world.advance(Duration::from_secs(1));
+    on_back(&mut world);
+    world.advance(Duration::from_secs(35));
+    let broadcast = arp_request(BACK_MAC, BACK_DIP, RS1);
+    let unicast = with_macs(&broadcast, RS1_MAC, BACK_MAC);
+    let mut asked = on_back(&mut world);
+    asked.retain(|frame| frame[38..42] == RS1);
+    assert_eq!(asked, [vec![unicast; 3], vec![broadcast; 3]].concat());
 }
 
 #[test]

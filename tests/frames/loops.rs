@@ -22,6 +22,26 @@ fn a_frame_sent_back_is_dropped_and_the_real_server_named_once_a_minute() {
 }
 
 #[test]
+fn the_service_named_is_the_one_the_frame_was_for() {
+    let more = format!(
+        "{}\n[[service]]\nname = \"tls\"\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 443\n{}",
+        web(),
+        real_server("rs1", 11, 1, "vip_mac = [\"52:54:00:00:01:11\"]")
+    );
+    let mut world = World::new(&more);
+    for (destination_port, expected) in [(80, "web"), (443, "tls")] {
+        let there = Tcp { destination_port, ..tcp(1, "S") };
+        let back = Tcp { source_mac: RS1_FRONT_MAC, ..there.clone() }.bytes();
+        for what in ["without a connection", "with one"] {
+            let (verdict, _) = world.offer("front", &back);
+            let service = verdict.service.and_then(|id| world.director.service_name(id)).cloned();
+            assert_eq!(service.as_deref(), Some(expected), "{what}");
+            world.offer("front", &there.bytes());
+        }
+    }
+}
+
+#[test]
 fn a_real_server_that_is_a_client_itself_is_served() {
     let mut world = World::new(&web());
     let own = Tcp { source_mac: RS1_FRONT_MAC, source: RS1, ..tcp(40_000, "S") }.bytes();

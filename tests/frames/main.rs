@@ -12,3 +12,5 @@ mod loops;
 mod refused;
 mod reload;
 mod scheduling;
+mod state;
+mod time;

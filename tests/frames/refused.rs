@@ -1,7 +1,7 @@
 //! Frames that are nobody's business or not right: dropped, each for its own reason.
 
-use vipr::director::DropReason;
-use vipr::wire::MacAddr;
+use vipr::director::{Action, DropReason};
+use vipr::wire::{Frame, MacAddr, Offload};
 
 use crate::harness::frames::{Tcp, ipv4, tcp, udp};
 use crate::harness::*;
@@ -104,6 +104,8 @@ fn every_reason_has_a_name_of_its_own() {
 fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with_it() {
     let toml = web().replace("tap = \"vipr-back\"", "tap = \"vipr-back\"\nmtu = 1400");
     let mut world = World::new(&toml.replace("\"tcp\"", "\"udp\""));
+    let back = world.segment("back");
+    world.director.set_device_mtu(back, 9000);
     world.take_sent();
     assert_eq!(world.tell("front", &udp(1, 80, &[0; 1372])), "forwarded rs1", "1400 fits");
     world.take_sent();
@@ -119,4 +121,17 @@ fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with
     without[20] = 0;
     let without = with_ip_checksum(without);
     assert_eq!(world.tell("front", &without), "dropped too_big rs1");
+
+    // What the device can carry counts where nothing is configured.
+    let mut unconfigured = World::new(&web().replace("\"tcp\"", "\"udp\""));
+    assert_eq!(unconfigured.tell("front", &big), "forwarded rs1");
+    unconfigured.director.set_device_mtu(back, 1400);
+    assert_eq!(unconfigured.tell("front", &big), "replied");
+
+    // A super-frame is no larger on the wire than its segments, which fitted where they came from.
+    let offload = Offload { checksum_pending: true, segment_size: 1300 };
+    let (front, mut bytes) = (world.segment("front"), big.clone());
+    let mut frame = Frame { bytes: &mut bytes, offload };
+    let verdict = world.director.handle_frame(world.now, front, &mut frame);
+    assert!(matches!(verdict.action, Action::Forward { .. }), "{verdict:?}");
 }

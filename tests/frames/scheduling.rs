@@ -1,5 +1,7 @@
 //! Who gets a new connection.
 
+use std::time::Duration;
+
 use crate::harness::frames::{Tcp, tcp};
 use crate::harness::*;
 
@@ -64,7 +66,7 @@ fn thresholds_have_hysteresis() {
     let ends = |world: &mut World, port| {
         world.tell("front", &tcp(port, "A").bytes());
         world.tell("front", &tcp(port, "R").bytes());
-        world.advance(std::time::Duration::from_secs(11));
+        world.advance(Duration::from_secs(11));
     };
     ends(&mut world, 1);
     ends(&mut world, 2);
@@ -74,6 +76,18 @@ fn thresholds_have_hysteresis() {
     let told = world.take_events();
     assert!(told[0].contains("has 4 connections, its upper threshold"), "{told:?}");
     assert!(told[1].contains("down to 1 connections"), "{told:?}");
+
+    // Without a lower threshold: until below three quarters of the upper one.
+    let mut world = World::new(&format!(
+        "{SEGMENTS}\n[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
+         scheduler = \"rr\"\n{}",
+        real_server("rs1", 11, 1, "upper_threshold = 4")
+    ));
+    assert_eq!(names(&sequence(&mut world, 1..5)), "1111");
+    ends(&mut world, 1);
+    assert_eq!(world.tell("front", &tcp(6, "S").bytes()), "replied", "3 is not below 3");
+    ends(&mut world, 2);
+    assert_eq!(world.tell("front", &tcp(7, "S").bytes()), "forwarded rs1");
 }
 
 #[test]
@@ -125,6 +139,47 @@ fn persistent_clients_return_to_their_real_server() {
 }
 
 #[test]
+fn a_persistent_client_of_a_real_server_that_cannot_serve_it_goes_to_another() {
+    let persistent = web()
+        .replace("scheduler = \"wrr\"", "scheduler = \"rr\"\npersistence = { timeout = \"5m\" }");
+    let rs1 = real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]");
+    let rows = [
+        ("quiesced", persistent.replace("weight = 4", "weight = 0"), true),
+        (
+            "at its threshold",
+            persistent.replace("weight = 4", "weight = 4\nupper_threshold = 1"),
+            true,
+        ),
+        ("removed", persistent.replace(&rs1, ""), false),
+        ("not found", persistent.replace("mac = \"52:54:00:00:00:11\"", ""), false),
+    ];
+    for (what, next, stays) in rows {
+        let mut world = World::new(&persistent);
+        assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+        world.director.apply(world.now, snapshot(&next));
+        world.advance(Duration::from_secs(4));
+        let second = world.tell("front", &tcp(2, "S").bytes());
+        assert_eq!(second == "forwarded rs1", stays, "{what}: {second}");
+        assert_eq!(world.tell("front", &tcp(3, "S").bytes()), second, "{what}, from then on");
+    }
+}
+
+#[test]
+fn a_templates_deadline_binds_at_lookup_to_the_nanosecond() {
+    let persistent = web()
+        .replace("scheduler = \"wrr\"", "scheduler = \"rr\"\npersistence = { timeout = \"1m\" }");
+    for (pause, expected) in [(59_999_999_999, "forwarded rs1"), (60_000_000_000, "forwarded rs2")]
+    {
+        let mut world = World::new(&persistent);
+        assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
+        world.tell("front", &tcp(1, "A").bytes());
+        world.tell("front", &tcp(1, "R").bytes());
+        world.advance(Duration::from_nanos(pause));
+        assert_eq!(world.tell("front", &tcp(2, "S").bytes()), expected);
+    }
+}
+
+#[test]
 fn a_template_lives_as_long_as_connections_it_placed() {
     let toml = web().replace(
         "scheduler = \"wrr\"",
@@ -133,9 +188,9 @@ fn a_template_lives_as_long_as_connections_it_placed() {
     let mut world = World::new(&toml);
     assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs1");
     world.tell("front", &tcp(1, "A").bytes());
-    world.advance(std::time::Duration::from_secs(300));
+    world.advance(Duration::from_secs(300));
     assert_eq!(world.tell("front", &tcp(2, "S").bytes()), "forwarded rs1", "1 is established");
-    world.advance(std::time::Duration::from_secs(2000));
+    world.advance(Duration::from_secs(2000));
     assert_eq!(world.connections(), []);
     assert_eq!(world.tell("front", &tcp(3, "S").bytes()), "forwarded rs2", "forgotten");
 }

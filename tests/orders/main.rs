@@ -1,31 +1,22 @@
 //! A running router is changed, asked and ordered about, by the program as a person or a script
 //! uses it.
 
+#[path = "../support/edits.rs"]
+mod edits;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod router;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use vipr::wire::MacAddr;
 
+use edits::{BASE, edits};
+use harness::frames::tcp;
 use router::{Router, vipr, with_socket};
-use support::edits::{BASE, edits};
-use support::{FrameBuilder, SYN, mac};
-
-const CLIENT: (MacAddr, Ipv4Addr) = (mac(0xc1), Ipv4Addr::new(198, 51, 100, 7));
-const DIRECTOR_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0x01, 0x01]);
-
-/// A first packet of a connection to the service `web` of [`BASE`].
-fn syn(source_port: u16) -> Vec<u8> {
-    let vip = (DIRECTOR_MAC, Ipv4Addr::new(192, 0, 2, 10));
-    FrameBuilder::new(CLIENT, vip).tcp(source_port, 80, SYN, b"")
-}
 
 /// [`BASE`] with nothing to resolve, and all new connections to rs1.
 fn one_real_server() -> String {
@@ -35,7 +26,7 @@ fn one_real_server() -> String {
 /// Opens so many connections to rs1.
 fn connect(router: &Router, count: u16) {
     for port in 0..count {
-        router.arrive("vipr-front", syn(40_000 + port));
+        router.arrive("vipr-front", tcp(40_000 + port, "S").bytes());
     }
     router
         .until("the connections", |status| connections(&status["services"][0]) == u64::from(count));

@@ -1,6 +1,7 @@
 //! The segments, what is under way on them, and the clock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Faults {
 
 impl Faults {
     pub const NONE: Faults = Faults { loss: 0, repetition: 0, delay_max_us: 1 };
+    /// Frames that are long under way, so that flows are.
+    pub const SLOW: Faults = Faults { loss: 0, repetition: 0, delay_max_us: 200_000 };
     pub const BAD: Faults = Faults { loss: 80, repetition: 60, delay_max_us: 20_000 };
 }
 
@@ -55,6 +58,7 @@ pub struct Lan {
     now: Instant,
     random: Random,
     faults: Faults,
+    topology: Topology,
     director: Director,
     stations: Vec<Station>,
     plugs: BTreeMap<Plug, usize>,
@@ -80,6 +84,7 @@ impl Lan {
             now,
             random: Random::new(seed),
             faults,
+            topology,
             director,
             stations: Vec::new(),
             plugs: BTreeMap::new(),
@@ -136,6 +141,34 @@ impl Lan {
             }
         }
         panic!("seed {}: the LAN does not come to rest", self.seed);
+    }
+
+    /// The director is gone for a while; frames to it are lost. The one that comes after it takes
+    /// up what it left, or not.
+    pub fn restart(&mut self, down: Duration, takes_up: bool) {
+        let mut records = Vec::new();
+        let Ok(()) = self.director.export::<Infallible>(self.now, |record| {
+            records.push(record.clone());
+            Ok(())
+        });
+        let back = self.now + down;
+        while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= back) {
+            self.now = self.now.max(entry.key().0);
+            match entry.remove() {
+                Happening::Arrival { plug, .. } if plug.number == DIRECTOR => {}
+                happening => self.happen(happening),
+            }
+        }
+        self.now = back;
+        let snapshot = snapshot(&configuration(self.topology));
+        self.director = Director::new(self.now, snapshot, Limits::default(), self.seed + 1);
+        if takes_up {
+            let mut import = self.director.import(self.now, down);
+            records.into_iter().for_each(|record| import.take(record));
+            let imported = import.finish();
+            assert_eq!(imported.dropped.invalid, 0, "seed {}: {imported:?}", self.seed);
+            assert_eq!(imported.dropped.unconfigured, 0, "seed {}: {imported:?}", self.seed);
+        }
     }
 
     /// Flows that got their answer and were closed.

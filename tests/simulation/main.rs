@@ -74,6 +74,37 @@ fn one_segment_that_loses_repeats_and_reorders() {
     live_through(Topology::OneArm, Faults::BAD);
 }
 
+/// Flows while the director is restarted again and again; how many ended well.
+fn live_through_restarts(seed: u64, topology: Topology, takes_up: bool) -> usize {
+    let mut lan = Lan::new(seed, topology, Faults::SLOW);
+    // First without: the clients find the VIP, the director its real servers.
+    lan.run(Duration::from_secs(2));
+    lan.open_flows(60, Duration::from_secs(20));
+    for round in 0..20 {
+        // Not in step with those who try again every second.
+        lan.run(Duration::from_millis(1100 + 37 * round));
+        lan.restart(Duration::from_millis(300 - 10 * round), takes_up);
+    }
+    lan.run(Duration::from_secs(60));
+    lan.check_at_the_end();
+    lan.finished()
+}
+
+#[test]
+fn restarts_that_keep_the_connections_harm_no_flow() {
+    for seed in seeds() {
+        for topology in [Topology::TwoSegments, Topology::OneArm] {
+            assert_eq!(live_through_restarts(seed, topology, true), 60, "seed {seed} {topology:?}");
+        }
+    }
+}
+
+#[test]
+fn restarts_that_do_not_keep_them_do() {
+    let worst = (0..3).map(|seed| live_through_restarts(seed, Topology::TwoSegments, false)).min();
+    assert!(worst.is_some_and(|finished| finished < 60), "{worst:?}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let digest = |seed| {

@@ -1,5 +1,7 @@
 //! Every kind of change of a configuration, each from the same [`BASE`].
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 /// Two segments, two services with two real servers each.
 pub const BASE: &str = r#"
 [router]

@@ -29,8 +29,8 @@ use super::{BURST_MAX, DestinationId};
 /// Connections at most, whatever the configuration asks for.
 pub const CAPACITY_MAX: u32 = index::CAPACITY_MAX;
 
-/// Refers to a connection for as long as it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Refers to a connection for as long as it lives. Ordered as [`ConnectionTable::page`] shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId {
     slot: u32,
     generation: u32,
@@ -83,6 +83,12 @@ impl Connection {
     #[inline]
     pub const fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Whether it had as many packets as it takes to believe that there is a client: two, of
+    /// protocols without a handshake.
+    pub fn is_proven(&self) -> bool {
+        self.class == self.state.eviction()
     }
 }
 

@@ -9,7 +9,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Eviction;
-use crate::config::snapshot::Timeouts;
+use crate::config::snapshot::{Protocol, Timeouts};
 use crate::wire::packet::TcpFlags;
 
 /// IPVS's states, by the names `ipvsadm -Lnc` prints.
@@ -114,6 +114,15 @@ impl ConnectionState {
             ConnectionState::Synack => timeouts.tcp_synack,
             ConnectionState::Udp => timeouts.udp,
             ConnectionState::Template => Duration::ZERO,
+        }
+    }
+
+    /// Whether a connection of this transport, or a template for it, can be in this state.
+    pub const fn fits(self, protocol: Protocol) -> bool {
+        match self {
+            ConnectionState::Template => true,
+            ConnectionState::Udp => matches!(protocol, Protocol::Udp | Protocol::Sctp),
+            _ => matches!(protocol, Protocol::Tcp),
         }
     }
 
@@ -300,6 +309,13 @@ mod tests {
             assert_eq!(state.displaces().contains(&HalfOpen), state != Template, "{state:?}");
             assert!(!state.displaces().contains(&Kept), "{state:?}");
             assert_eq!(state.name(), name, "{state:?}");
+            let fits = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|of| state.fits(of));
+            let expected = match state {
+                Template => [true, true, true],
+                Udp => [false, true, true],
+                _ => [true, false, false],
+            };
+            assert_eq!(fits, expected, "{state:?}");
         }
     }
 }
