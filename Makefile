@@ -12,7 +12,7 @@ SHELL_SCRIPTS = vm/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## The program: target/release/vipr
@@ -58,6 +58,15 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 bench: ## The benchmarks: a frame's cost in the core, and TAP to TAP
 	@vm/install-deps.sh build demo
 	$(CARGO) bench --locked
+
+.PHONY: bench-reload
+bench-reload: ## What changing the configuration costs, under load and for a large one
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	$(CARGO) bench --locked --bench reload --no-run
+	@timeout --foreground 240 vm/lab.sh run vm/bench-reload.sh
+	@echo && echo "== The core alone, taking configurations into force"
+	@$(CARGO) bench --locked --quiet --bench reload
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

@@ -46,6 +46,7 @@ scenarios! {
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_restart_keeps_the_connections = "restart",
+    a_storm_of_reloads_under_load_loses_nothing = "reload-storm",
     a_broken_configuration_changes_nothing = "bad-reload",
     what_it_says_agrees_with_what_the_servers_logged = "status",
     a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",

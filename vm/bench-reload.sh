@@ -7,23 +7,24 @@
 # to three real servers; at first in peace, then while the configuration file is written anew ten
 # times a second, in place and by rename in turn: weights change, a fourth real server comes and
 # goes, and every tenth file is broken. With 1,000 reloads (the default) a configuration of 1,000
-# services with 20 real servers each follows. Fails if anything is lost, or not as it was written.
+# services with 20 real servers each follows, and how long frames wait is judged too. Fails if
+# anything is lost, or not as it was written.
 set -euo pipefail
 # shellcheck source=vm/lab.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lab.sh"
 
 RELOADS=${1:-1000}
 REAL_SERVERS=(1 2 3 4)
-# Requests a second: kept connections send one every so many milliseconds each, fresh ones likewise.
-KEPT_CONNECTIONS=16
-FRESH_CONNECTIONS=8
+# So many of each, with a pause between one's answer and its next request.
+KEPT_CONNECTIONS=32
+FRESH_CONNECTIONS=16
 PAUSE_MS=10
 STEADY_PORT=7000
 # Between two edits. The router looks 30 ms after the last event, at most 80 ms after the first: so
 # far apart, each is a reload of its own. Only where the machine is so busy that the router looks
 # late may it find the next one already: so many may be overwritten, and so many caught half written.
 EDIT_INTERVAL_US=100000
-LATE_MAX=$((1 + RELOADS / 100))
+LATE_MAX=$((3 + RELOADS / 100))
 # What a bridge floods, and what hosts on it ask each other, is none of the router's business.
 NOT_LOST='["arp_not_ours", "foreign_mac", "group_mac", "ether_type_unsupported", "ipv6_unsupported"]'
 WRONG=0
@@ -39,13 +40,13 @@ main() {
 
     RSS_BEFORE=$(rss_kib)
     local seconds=$((RELOADS / 10 + 2))
-    phase quiet $((seconds < 60 ? seconds : 60)) true
+    phase quiet $((seconds < 30 ? seconds : 30)) true
     phase reloads "$seconds" edit
     report_load quiet reloads
     report_reloads
     report_frames
     lab_vipr_stop
-    large
+    ((RELOADS < 1000)) || large
 
     if ((WRONG)); then
         echo "NOT as it should be; see 'WRONG' above."
@@ -101,6 +102,7 @@ steady_datagrams() {
 
 # TCP segments that the client had to send again, since it was made.
 retransmissions() {
+    # shellcheck disable=SC2016 # for awk
     lab_in client awk '$1 == "Tcp:" { if (n++) print $column; else
         for (column = NF; $column != "RetransSegs"; column--) continue }' /proc/net/snmp
 }
@@ -166,7 +168,7 @@ report_load() {
     local name
     title "The load"
     printf '    %-44s' ""
-    printf '%14s' "${@/#/with }"
+    printf '%14s' "$@"
     echo
     for name in "$@"; do
         measure "$name"
@@ -269,14 +271,17 @@ pauses() {
 }
 
 # One in a thousand may take longer than a millisecond: another program may have the processor.
+# With few reloads, as in a test beside others, that would say nothing.
 report_pauses() {
-    local count
-    count=$(wc -l <<<"$1")
     sort -n <<<"$1" | awk -v over="$2" '{ pause[NR] = $1 } END {
         printf "    frames waited, µs                         %5d median, %d p99, %d at most\n",
             pause[int((NR + 1) / 2)], pause[int(NR * 0.99 + 0.999)], pause[NR]
         printf "    of them at most 1 ms                      %5d of %d   ", NR - over, NR }'
-    verdict $(($2 * 1000 <= (count > 1000 ? count : 1000)))
+    if ((RELOADS < 1000)); then
+        echo "(not judged)"
+    else
+        verdict $(($2 * 1000 <= RELOADS))
+    fi
 }
 
 report_frames() {
@@ -286,7 +291,7 @@ report_frames() {
     verdict "$(lab_status_is '.counters | .received == .forwarded + .replied + .consumed + .held + .dropped' true && echo 1 || echo 0)"
     lab_status '.counters.drops | to_entries[] | select(.value > 0) | "    dropped: \(.key) \(.value)"'
     printf '    dropped for a reason that means a loss   '
-    verdict "$(lab_status_is ".counters.drops | to_entries | map(select(.value > 0 and (.key | IN($NOT_LOST[]) | not))) | length" 0 && echo 1 || echo 0)"
+    verdict "$(lab_status_is ".counters.drops | with_entries(select(.value > 0)) | keys - $NOT_LOST" "[]" && echo 1 || echo 0)"
     printf '    not taken by a device                    '
     verdict "$(lab_status_is '[.segments[].send_errors] | add' 0 && echo 1 || echo 0)"
     printf '    not fetched from a device in time        '
@@ -307,7 +312,6 @@ ROUNDS=5
 
 # 1,000 services with 20 real servers each come, change and go, under the same load.
 large() {
-    local phase_seconds=45
     CONFIG=$LAB_DIR/etc/large.toml
     configuration 0
     SMALL=$TEXT
@@ -318,7 +322,7 @@ large() {
     printf '%s' "$SMALL" >"$CONFIG"
     lab_vipr_start "$CONFIG"
     RSS_BEFORE=$(rss_kib)
-    phase large "$phase_seconds" large_edits
+    phase large 30 large_edits
 
     title "$LARGE_SERVICES services x $LARGE_REAL_SERVERS real servers ($(du -k "$LAB_DIR/plain.toml" | cut -f 1) KiB of TOML)"
     printf '    %-36s %20s %20s\n' "" "from edit to force" "frames waited"

@@ -165,7 +165,7 @@ impl Director {
         source: Option<IpAddr>,
     ) -> Option<DestinationId> {
         let Some(Station::RealServers(list)) = self.stations.find(mac) else { return None };
-        if list.iter().any(|&(rip, _)| Some(rip) == source) {
+        if source.is_some_and(|source| list.contains_key(&source)) {
             return None;
         }
         let is_stale = |rip| {
@@ -174,7 +174,7 @@ impl Director {
                 rip.cards.iter().any(|card| card.mac == mac && card.is_stale(now))
             })
         };
-        let &(_, neighbor) = list.iter().find(|(rip, _)| !is_stale(rip))?;
-        self.neighbors.get(neighbor)?.users.first().copied()
+        let (_, neighbor) = list.iter().find(|(rip, _)| !is_stale(rip))?;
+        self.neighbors.get(*neighbor)?.users.first().copied()
     }
 }

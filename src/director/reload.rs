@@ -182,19 +182,20 @@ impl Director {
         let draining = core::mem::take(&mut service.draining);
         // A service that was not configured has no destinations, whatever it was configured with.
         let before = if before.len() == destinations.len() { before } else { &[] };
-        let stays = |(before, after): &(&Arc<RealServer>, &Arc<RealServer>)| {
-            Arc::ptr_eq(before, after) || before.key() == after.key()
+        let stays = |at: usize, at_after: usize| {
+            let config = &after[at_after];
+            Arc::ptr_eq(&before[at], config) || self.is_at(destinations[at], config)
         };
-        let head = before.iter().zip(after).take_while(stays).count();
-        let rest = before[head..].iter().rev().zip(after[head..].iter().rev());
-        let tail = rest.take_while(stays).count();
+        let common = before.len().min(after.len());
+        let head = (0..common).take_while(|&n| stays(n, n)).count();
+        let from_end = |n: &usize| stays(before.len() - n, after.len() - n);
+        let tail = (1..=common - head).take_while(from_end).count();
         let (end, end_after) = (destinations.len() - tail, after.len() - tail);
 
         let kept = (0..head).zip(0..head).chain((end..).zip(end_after..after.len()));
-        for (position, position_after) in kept {
-            let config = &after[position_after];
-            if before[position] != *config {
-                touched.extend(self.services.configure(destinations[position], config));
+        for (at, at_after) in kept {
+            if !Arc::ptr_eq(&before[at], &after[at_after]) {
+                touched.extend(self.services.configure(destinations[at], &after[at_after]));
             }
         }
         let known: Vec<DestinationId> =
@@ -206,6 +207,14 @@ impl Director {
         }
         self.services.rebuild_candidates(id, head);
         self.drain(id, gone, touched);
+    }
+
+    /// Whether a real server is the one that is configured so.
+    fn is_at(&self, id: DestinationId, config: &RealServer) -> bool {
+        self.services.destinations.get(id).is_some_and(|found| {
+            found.address == config.address
+                && self.segments.name(found.segment) == Some(&config.segment)
+        })
     }
 
     /// Finds these real servers among those a service has or had, or makes them; what became of

@@ -2,6 +2,7 @@
 //! those that a real server sends back.
 
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
@@ -13,7 +14,7 @@ pub(super) enum Station {
     /// The director itself.
     Own,
     /// A machine with these real servers' addresses on it.
-    RealServers(Vec<(IpAddr, NeighborId)>),
+    RealServers(BTreeMap<IpAddr, NeighborId>),
 }
 
 /// Stations by MAC address. Asked for each frame, and nearly always in vain, which the filter
@@ -47,7 +48,7 @@ impl Stations {
     /// A machine with this RIP is no longer known by this MAC.
     pub fn remove_real_server(&mut self, mac: MacAddr, rip: IpAddr) {
         let Some(Station::RealServers(list)) = self.by_mac.get_mut(&mac) else { return };
-        list.retain(|&(known, _)| known != rip);
+        list.remove(&rip);
         if list.is_empty() {
             self.by_mac.remove(&mac);
         }
@@ -56,12 +57,10 @@ impl Stations {
     /// Adds a MAC of the machine that has this RIP. One machine may have several.
     pub fn add_real_server(&mut self, mac: MacAddr, rip: IpAddr, neighbor: NeighborId) {
         self.mark(mac);
-        match self.by_mac.entry(mac).or_insert_with(|| Station::RealServers(Vec::new())) {
+        match self.by_mac.entry(mac).or_insert_with(|| Station::RealServers(BTreeMap::new())) {
             Station::Own => {}
             Station::RealServers(list) => {
-                if !list.iter().any(|&(known, _)| known == rip) {
-                    list.push((rip, neighbor));
-                }
+                list.entry(rip).or_insert(neighbor);
             }
         }
     }
@@ -106,11 +105,12 @@ mod tests {
         stations.add_real_server(a, rip(2), id);
         stations.add_real_server(a, rip(2), id);
         stations.add_real_server(c, rip(3), id);
-        assert_eq!(stations.find(a), Some(&Station::RealServers(vec![(rip(1), id), (rip(2), id)])));
+        let both = BTreeMap::from([(rip(1), id), (rip(2), id)]);
+        assert_eq!(stations.find(a), Some(&Station::RealServers(both)));
         assert_eq!(stations.find(b), None);
         assert_eq!(stations.find(c), Some(&Station::Own), "the director's own MAC stays its own");
         stations.remove_real_server(a, rip(1));
-        assert_eq!(stations.find(a), Some(&Station::RealServers(vec![(rip(2), id)])));
+        assert_eq!(stations.find(a), Some(&Station::RealServers(BTreeMap::from([(rip(2), id)]))));
         stations.remove_real_server(a, rip(2));
         assert_eq!(stations.find(a), None);
         stations.remove_own(c);
