@@ -36,6 +36,7 @@ mod neighbors;
 mod rate_limit;
 mod rates;
 mod recognition;
+mod reconcile;
 mod reload;
 mod resolution;
 mod segments;
@@ -73,7 +74,7 @@ impl SegmentId {
     }
 }
 
-/// Bounds on what the wire can make the director keep or send.
+/// Bounds on what the wire can make the director keep or send, and on what it does at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Frames held for real servers whose MAC is being looked for.
@@ -84,16 +85,20 @@ pub struct Limits {
     pub replies_per_second: u32,
     /// How many of them at once after a pause.
     pub replies_burst: u32,
+    /// Work of one step of a reload, in units of about 10 ns: frames wait so long.
+    pub reload_step: usize,
 }
 
 impl Default for Limits {
-    /// As many replies as Linux sends by default (`icmp_msgs_per_sec`), and a generous burst.
+    /// As many replies as Linux sends by default (`icmp_msgs_per_sec`), and a generous burst; steps
+    /// of 0.3 ms.
     fn default() -> Limits {
         Limits {
             hold_frames: 256,
             hold_bytes: 1 << 20,
             replies_per_second: 1000,
             replies_burst: 200,
+            reload_step: 30_000,
         }
     }
 }
@@ -119,6 +124,9 @@ pub struct Director {
     announcer: announcer::Announcer,
     /// What is announced, where, and with which MAC.
     announced: reload::Announced,
+    /// A new configuration that is on its way into force, if there is one.
+    transition: Option<reload::Transition>,
+    reload_step: usize,
     conflicts: conflicts::Conflicts,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
@@ -153,6 +161,8 @@ impl Director {
             hold: hold::HoldQueue::new(limits.hold_frames, limits.hold_bytes),
             announcer: announcer::Announcer::default(),
             announced: reload::Announced::new(),
+            transition: None,
+            reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
             reset_limit: limit(),
             icmp_limit: limit(),

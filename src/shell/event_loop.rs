@@ -21,13 +21,15 @@ use super::protocol::{Reply, Request, ShellCommand};
 use super::router::Router;
 use super::signals::{Signal, Signals};
 use super::tokens::{self, Subject};
-use super::watch::Loaded;
+use super::watch::{Configuration, Loaded};
 use super::{clock, systemd};
 use crate::config::snapshot;
 use crate::director::{Command, Instant, Response};
 
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 128;
+/// Turns between two steps of a new configuration as long as there are frames.
+const TURNS_PER_STEP: u32 = 8;
 
 /// A running router.
 pub struct EventLoop<O: Opener> {
@@ -35,10 +37,20 @@ pub struct EventLoop<O: Opener> {
     events: Events,
     router: Router<O>,
     followed: Followed,
+    coming: Option<Coming>,
     signals: Option<Signals>,
     control: Option<Control>,
     metrics: Option<Metrics>,
     stopping: bool,
+}
+
+/// A configuration on its way into force.
+struct Coming {
+    configuration: Arc<Configuration>,
+    /// The longest that frames waited for a step of it.
+    pause: Duration,
+    /// Turns since the last step.
+    turns: u32,
 }
 
 /// Why the router did not start. Each is one line that says what, where and what to do.
@@ -72,6 +84,7 @@ impl<O: Opener> EventLoop<O> {
             events: Events::with_capacity(EVENTS_MAX),
             router,
             followed,
+            coming: None,
             signals: None,
             control: None,
             metrics: None,
@@ -169,7 +182,7 @@ impl<O: Opener> EventLoop<O> {
         if signalled {
             self.handle_signals();
         }
-        if woken {
+        if self.continue_configuration() || woken {
             self.follow_configuration();
         }
         self.serve_clients();
@@ -190,6 +203,7 @@ impl<O: Opener> EventLoop<O> {
     /// How long there is nothing to do but wait; `None` is for ever.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let has_work = self.router.has_work()
+            || self.coming.is_some()
             || self.control.as_ref().is_some_and(Control::has_work)
             || self.metrics.as_ref().is_some_and(Metrics::has_work);
         if has_work {
@@ -216,17 +230,56 @@ impl<O: Opener> EventLoop<O> {
         }
     }
 
-    /// Takes into force what the watch has found, and tells those who wait for it.
+    /// Begins to take into force what the watch has found. One after the other: what comes
+    /// meanwhile is found when that is done.
     fn follow_configuration(&mut self) {
-        let now = clock::now();
-        let next = self.followed.next();
-        if let Some(next) = &next {
-            self.router.apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
-            self.follow_addresses(now, &next.snapshot.router);
-            let pause = clock::now().since(now);
-            self.followed.applied(self.router.generation(), Arc::clone(next), pause);
+        if self.coming.is_some() {
+            return;
         }
-        let outcomes = self.followed.outcomes(self.router.generation(), next.is_some());
+        let now = clock::now();
+        match self.followed.next() {
+            Some(next) => {
+                self.router.begin_apply(self.poll.registry(), now, Arc::clone(&next.snapshot));
+                let coming = Coming { configuration: next, pause: Duration::ZERO, turns: 0 };
+                self.finish_step(now, coming);
+            }
+            None => self.answer_waiting(now, false),
+        }
+    }
+
+    /// Makes the next step towards the configuration that is coming, if it is due; whether that
+    /// was the last.
+    fn continue_configuration(&mut self) -> bool {
+        let Some(mut coming) = self.coming.take() else { return false };
+        coming.turns += 1;
+        if self.router.has_work() && coming.turns < TURNS_PER_STEP {
+            self.coming = Some(coming);
+            return false;
+        }
+        let now = clock::now();
+        self.router.continue_apply(now);
+        self.finish_step(now, coming);
+        self.coming.is_none()
+    }
+
+    /// Notes how long a step took, and after the last one tells those who wait for it.
+    fn finish_step(&mut self, start: Instant, coming: Coming) {
+        let is_last = !self.router.is_applying();
+        if is_last {
+            self.follow_addresses(start, &coming.configuration.snapshot.router);
+        }
+        let pause = coming.pause.max(clock::now().since(start));
+        if is_last {
+            self.followed.applied(self.router.generation(), coming.configuration, pause);
+            self.answer_waiting(start, true);
+        } else {
+            self.coming = Some(Coming { pause, turns: 0, ..coming });
+        }
+    }
+
+    /// Answers who waits for a reload no longer. `is_new` says that one came into force just now.
+    fn answer_waiting(&mut self, now: Instant, is_new: bool) {
+        let outcomes = self.followed.outcomes(self.router.generation(), is_new);
         if let Some(control) = &mut self.control {
             for (client, outcome) in outcomes {
                 control.answer(client, now, &Reply::Reload(outcome));

@@ -139,18 +139,29 @@ impl<O: Opener> Router<O> {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Takes a new configuration into force and opens and closes the ports it calls for.
-    pub fn apply(&mut self, registry: &Registry, now: Instant, snapshot: Arc<Snapshot>) {
+    /// Begins to take a new configuration into force, and opens and closes the ports it calls for.
+    pub fn begin_apply(&mut self, registry: &Registry, now: Instant, snapshot: Arc<Snapshot>) {
         // Which ports that calls for is seen from the configuration itself: a segment may have
         // another device under its old name.
         let state = self.director.snapshot().router.state.clone();
-        let _ = self.director.apply(now, snapshot);
+        let _ = self.director.begin_apply(now, snapshot);
         if self.director.snapshot().router.state != state {
             self.check_state();
         }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(opened);
         self.drain(now);
+    }
+
+    /// Makes the next step of that.
+    pub fn continue_apply(&mut self, now: Instant) {
+        self.director.continue_apply(now);
+        self.drain(now);
+    }
+
+    /// Whether there is another step.
+    pub fn is_applying(&self) -> bool {
+        self.director.is_applying()
     }
 
     /// How many configurations have been in force.

@@ -1,0 +1,243 @@
+//! One service is brought up to its configuration: real servers that remain keep their
+//! connections and counts, new ones start, and those that are gone drain.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::neighbors::{Neighbor, NeighborId};
+use super::scheduler::Scheduler;
+use super::services::{Destination, DestinationId, Service, ServiceId};
+use super::{Director, Instant, SegmentId};
+use crate::config::snapshot::{self, OnRemoval, RealServer};
+
+/// A real server's natural key: where it is reached and its address there.
+type RealServerKey = (SegmentId, IpAddr);
+
+/// Neighbors whose real servers changed what they say; each is to be refreshed.
+pub(super) type Touched = Vec<NeighborId>;
+
+impl Director {
+    /// The service that is configured so, entered if need be; `None` if its scheduler is not
+    /// built, which validation does not let through.
+    pub(super) fn enter_service(&mut self, config: &Arc<snapshot::Service>) -> Option<ServiceId> {
+        let key = (config.vip, config.protocol, config.ports.clone());
+        if let Some(&id) = self.services.by_key.get(&key) {
+            return Some(id);
+        }
+        let id = self.services.services.insert(Service::new(config)?);
+        self.services.by_key.insert(key, id);
+        Some(id)
+    }
+
+    /// Brings a service up to its configuration; whether it was not configured before.
+    pub(super) fn update_service(
+        &mut self,
+        id: ServiceId,
+        config: &Arc<snapshot::Service>,
+        touched: &mut Touched,
+    ) -> bool {
+        let Some(service) = self.services.services.get_mut(id) else { return false };
+        let came = !core::mem::replace(&mut service.configured, true);
+        let before = core::mem::replace(&mut service.config, Arc::clone(config));
+        if service.scheduler.kind() != config.scheduler
+            && let Some(scheduler) = Scheduler::new(config.scheduler)
+        {
+            service.scheduler = scheduler;
+        }
+        self.update_real_servers(id, &before.real_servers, &config.real_servers, touched);
+        came
+    }
+
+    /// Brings a service's real servers up to its configuration. Those at the head and at the tail
+    /// of the list that are as they were cost a comparison of two pointers each.
+    fn update_real_servers(
+        &mut self,
+        id: ServiceId,
+        before: &[Arc<RealServer>],
+        after: &[Arc<RealServer>],
+        touched: &mut Touched,
+    ) {
+        let Some(service) = self.services.services.get_mut(id) else { return };
+        let mut destinations = core::mem::take(&mut service.destinations);
+        let draining = core::mem::take(&mut service.draining);
+        // A service that was not configured has no destinations, whatever it was configured with.
+        let before = if before.len() == destinations.len() { before } else { &[] };
+        let stays = |at: usize, at_after: usize| {
+            let config = &after[at_after];
+            Arc::ptr_eq(&before[at], config) || self.is_at(destinations[at], config)
+        };
+        let common = before.len().min(after.len());
+        let head = (0..common).take_while(|&n| stays(n, n)).count();
+        let from_end = |n: &usize| stays(before.len() - n, after.len() - n);
+        let tail = (1..=common - head).take_while(from_end).count();
+        let (end, end_after) = (destinations.len() - tail, after.len() - tail);
+
+        let kept = (0..head).zip(0..head).chain((end..).zip(end_after..after.len()));
+        for (at, at_after) in kept {
+            if !Arc::ptr_eq(&before[at], &after[at_after]) {
+                touched.extend(self.services.configure(destinations[at], &after[at_after]));
+            }
+        }
+        let known: Vec<DestinationId> =
+            destinations[head..end].iter().copied().chain(draining).collect();
+        let (between, gone) = self.match_by_key(id, known, &after[head..end_after], touched);
+        destinations.splice(head..end, between);
+        if let Some(service) = self.services.services.get_mut(id) {
+            service.destinations = destinations;
+        }
+        self.services.rebuild_candidates(id, head);
+        self.drain(id, gone, touched);
+    }
+
+    /// Whether a real server is the one that is configured so.
+    fn is_at(&self, id: DestinationId, config: &RealServer) -> bool {
+        self.services.destinations.get(id).is_some_and(|found| {
+            found.address == config.address
+                && self.segments.name(found.segment) == Some(&config.segment)
+        })
+    }
+
+    /// Finds these real servers among those a service has or had, or makes them; what became of
+    /// the list, and those it no longer has.
+    fn match_by_key(
+        &mut self,
+        id: ServiceId,
+        known: Vec<DestinationId>,
+        after: &[Arc<RealServer>],
+        touched: &mut Touched,
+    ) -> (Vec<DestinationId>, Vec<DestinationId>) {
+        let mut by_key: BTreeMap<RealServerKey, DestinationId> = BTreeMap::new();
+        let mut gone = Vec::new();
+        for id in known {
+            let Some(destination) = self.services.destinations.get(id) else { continue };
+            if destination.cut {
+                // Its connections were ended: it is not taken back with them, it starts anew.
+                gone.push(id);
+            } else {
+                by_key.insert(destination.key(), id);
+            }
+        }
+        let mut list = Vec::with_capacity(after.len());
+        for config in after {
+            // Validation lets no real server through whose segment is not there.
+            let Some(segment) = self.segments.find(&config.segment) else { continue };
+            list.push(match by_key.remove(&(segment, config.address)) {
+                Some(known) => {
+                    touched.extend(self.services.configure(known, config));
+                    known
+                }
+                None => self.new_destination(id, segment, config, touched),
+            });
+        }
+        gone.extend(by_key.into_values());
+        (list, gone)
+    }
+
+    fn new_destination(
+        &mut self,
+        service: ServiceId,
+        segment: SegmentId,
+        config: &RealServer,
+        touched: &mut Touched,
+    ) -> DestinationId {
+        let neighbor = self.neighbors.enter(segment, config.address, &config.name);
+        let reachable = self.neighbors.get(neighbor).is_some_and(Neighbor::is_usable);
+        let id = self.services.destinations.insert(Destination {
+            name: config.name.clone(),
+            service,
+            position: None,
+            address: config.address,
+            segment,
+            neighbor,
+            configured_weight: config.weight,
+            weight_override: None,
+            upper_threshold: config.upper_threshold,
+            lower_threshold: config.lower_threshold,
+            mac: config.mac,
+            vip_macs: config.vip_macs.clone(),
+            cut: false,
+            overloaded: false,
+            reachable,
+            active: 0,
+            inactive: 0,
+            traffic: Default::default(),
+            rates: Default::default(),
+            loop_told: None,
+        });
+        self.add_neighbor_user(neighbor, id);
+        touched.push(neighbor);
+        id
+    }
+
+    /// Lets a service that is no longer configured finish its connections, or ends them.
+    pub(super) fn retire_service(&mut self, id: ServiceId, touched: &mut Touched) {
+        let Some(service) = self.services.services.get_mut(id) else { return };
+        let mut gone = core::mem::take(&mut service.destinations);
+        gone.append(&mut service.draining);
+        self.services.rebuild_candidates(id, 0);
+        self.drain(id, gone, touched);
+        self.services.remove_service_if_gone(id);
+    }
+
+    /// Takes a real server out that is no longer configured and has no connections left.
+    pub(super) fn remove_if_drained(&mut self, now: Instant, id: DestinationId) {
+        if let Some(neighbor) = self.services.remove_if_drained(id) {
+            self.neighbors.remove_user(neighbor, id);
+            self.refresh_neighbor(now, neighbor);
+        }
+    }
+
+    /// Lets real servers that a service no longer has finish their connections, or ends them, as
+    /// the service wants it. Those without any leave at once.
+    fn drain(&mut self, id: ServiceId, gone: Vec<DestinationId>, touched: &mut Touched) {
+        let Some(service) = self.services.services.get_mut(id) else { return };
+        let cut = service.config.on_removal == OnRemoval::Reset;
+        for &id in &gone {
+            let Some(destination) = self.services.destinations.get_mut(id) else { continue };
+            // One that was draining already goes on as it was promised.
+            if destination.position.take().is_some() {
+                destination.cut = cut;
+                // Should it come back, then with the weight it is given.
+                destination.weight_override = None;
+                // If it drains, it has no say about its neighbor any more.
+                touched.push(destination.neighbor);
+            }
+            if destination.connections() > 0 {
+                service.draining.push(id);
+                if destination.cut {
+                    self.sweep = Some(0);
+                }
+            }
+        }
+        for id in gone {
+            if let Some(neighbor) = self.services.remove_if_drained(id) {
+                self.neighbors.remove_user(neighbor, id);
+                touched.push(neighbor);
+            }
+        }
+    }
+}
+
+impl Service {
+    /// A service without real servers, not yet in force; `None` if its scheduler is not built.
+    fn new(config: &Arc<snapshot::Service>) -> Option<Service> {
+        Some(Service {
+            config: Arc::clone(config),
+            scheduler: Scheduler::new(config.scheduler)?,
+            configured: false,
+            destinations: Vec::new(),
+            candidates: Vec::new(),
+            eligible: 0,
+            draining: Vec::new(),
+            traffic: Default::default(),
+            rates: Default::default(),
+        })
+    }
+}
+
+impl Destination {
+    fn key(&self) -> RealServerKey {
+        (self.segment, self.address)
+    }
+}
