@@ -1,5 +1,5 @@
 //! What a new configuration costs: reading and validating it (off the packet path), and taking it
-//! into force (the pause between two bursts). 1,000 services with 20 real servers each: machines
+//! into force, in steps between which frames are handled: all of them, and the longest. 1,000 services with 20 real servers each: machines
 //! of their own, and then the same 20 machines for all.
 //!
 //! Each configuration is read anew, on another thread, as the router does it: it comes into force
@@ -84,26 +84,53 @@ fn main() {
             let edited = Configuration { shared, ..edit }.text();
             let mut running = read(&text, None);
             let mut director = Director::new(Instant::ZERO, running.clone(), Limits::default(), 1);
-            let (mut there, mut back) = (Vec::new(), Vec::new());
+            let (mut there, mut back) = (Applied::default(), Applied::default());
             for _ in 0..ROUNDS {
-                there.push(apply(&mut director, &mut running, &edited));
-                back.push(apply(&mut director, &mut running, &text));
+                apply(&mut director, &mut running, &edited, &mut there);
+                apply(&mut director, &mut running, &text, &mut back);
             }
-            show(&format!("apply: {name}"), &mut there);
-            show("       and back", &mut back);
+            there.show(name);
+            back.show("  and back");
         }
     }
 }
 
-fn apply(director: &mut Director, running: &mut Arc<Snapshot>, text: &str) -> Duration {
+#[derive(Default)]
+struct Applied {
+    all: Vec<Duration>,
+    longest_steps: Vec<Duration>,
+    steps: usize,
+}
+
+fn apply(director: &mut Director, running: &mut Arc<Snapshot>, text: &str, applied: &mut Applied) {
     let next = thread::scope(|scope| scope.spawn(|| read(text, Some(running))).join());
     let next = next.unwrap_or_else(|_| panic!("the other thread ended early"));
-    let start = Clock::now();
-    director.apply(Instant::ZERO, next.clone());
-    let took = start.elapsed();
+    let mut steps = vec![timed(|| {
+        director.begin_apply(Instant::ZERO, next.clone());
+    })];
+    while director.is_applying() {
+        steps.push(timed(|| {
+            director.continue_apply(Instant::ZERO);
+        }));
+    }
+    applied.all.push(steps.iter().sum());
+    applied.longest_steps.extend(steps.iter().max());
+    applied.steps = steps.len();
     // Freed only now: the router leaves that to the other thread.
     *running = next;
-    took
+}
+
+fn timed(act: impl FnOnce()) -> Duration {
+    let start = Clock::now();
+    act();
+    start.elapsed()
+}
+
+impl Applied {
+    fn show(&mut self, name: &str) {
+        show(&format!("{name}: longest of {} steps", self.steps), &mut self.longest_steps);
+        show("    all of them", &mut self.all);
+    }
 }
 
 fn read(text: &str, running: Option<&Arc<Snapshot>>) -> Arc<Snapshot> {
@@ -117,7 +144,7 @@ fn read(text: &str, running: Option<&Arc<Snapshot>>) -> Arc<Snapshot> {
 fn show(name: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let (least, median, most) = (times[0], times[times.len() / 2], times[times.len() - 1]);
-    println!("{name:<44} {median:>10.1?}  ({least:.1?} … {most:.1?})");
+    println!("{name:<52} {median:>10.1?}  ({least:.1?} … {most:.1?})");
 }
 
 impl Configuration {
