@@ -78,6 +78,17 @@ impl Director {
         self.recognise_by(address);
     }
 
+    /// Whether a neighbor is as it should be if a real server without MACs came or went: others
+    /// are configured there, and it has the name that the first of them gives it. Cheap, where a
+    /// machine has real servers of a thousand services.
+    pub(super) fn is_settled(&self, id: NeighborId) -> bool {
+        let Some(neighbor) = self.neighbors.get(id) else { return false };
+        let mut users =
+            neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
+        let first = users.find(|user| user.position.is_some());
+        first.is_some_and(|first| first.name == neighbor.name)
+    }
+
     /// Lets a neighbor's real servers, and frames held for it, follow its state.
     pub(super) fn follow_neighbor(&mut self, id: NeighborId) {
         let Some(neighbor) = self.neighbors.get(id) else { return };

@@ -14,8 +14,26 @@ use crate::config::snapshot::{self, OnRemoval, RealServer};
 /// A real server's natural key: where it is reached and its address there.
 type RealServerKey = (SegmentId, IpAddr);
 
-/// Neighbors whose real servers changed what they say; each is to be refreshed.
-pub(super) type Touched = Vec<NeighborId>;
+/// What was done in a step.
+#[derive(Default)]
+pub(super) struct Step {
+    /// In units of [`super::Limits::reload_step`], but for the neighbors.
+    pub work: usize,
+    /// Neighbors whose real servers changed what they say; each is to be refreshed.
+    pub touched: Vec<NeighborId>,
+}
+
+/// What things cost with nothing in the caches, in those units.
+const KNOWN_REAL_SERVER: usize = 10;
+const OTHER_REAL_SERVER: usize = 50;
+const NEIGHBOR: usize = 100;
+
+impl Step {
+    /// What the step has cost, and what it will.
+    pub fn cost(&self) -> usize {
+        self.work + self.touched.len() * NEIGHBOR
+    }
+}
 
 impl Director {
     /// The service that is configured so, entered if need be; `None` if its scheduler is not
@@ -35,7 +53,7 @@ impl Director {
         &mut self,
         id: ServiceId,
         config: &Arc<snapshot::Service>,
-        touched: &mut Touched,
+        step: &mut Step,
     ) -> bool {
         let Some(service) = self.services.services.get_mut(id) else { return false };
         let came = !core::mem::replace(&mut service.configured, true);
@@ -45,7 +63,7 @@ impl Director {
         {
             service.scheduler = scheduler;
         }
-        self.update_real_servers(id, &before.real_servers, &config.real_servers, touched);
+        self.update_real_servers(id, &before.real_servers, &config.real_servers, step);
         came
     }
 
@@ -56,9 +74,10 @@ impl Director {
         id: ServiceId,
         before: &[Arc<RealServer>],
         after: &[Arc<RealServer>],
-        touched: &mut Touched,
+        step: &mut Step,
     ) {
         let Some(service) = self.services.services.get_mut(id) else { return };
+        step.work += KNOWN_REAL_SERVER * after.len();
         let mut destinations = core::mem::take(&mut service.destinations);
         let draining = core::mem::take(&mut service.draining);
         // A service that was not configured has no destinations, whatever it was configured with.
@@ -76,18 +95,18 @@ impl Director {
         let kept = (0..head).zip(0..head).chain((end..).zip(end_after..after.len()));
         for (at, at_after) in kept {
             if !Arc::ptr_eq(&before[at], &after[at_after]) {
-                touched.extend(self.services.configure(destinations[at], &after[at_after]));
+                step.touched.extend(self.services.configure(destinations[at], &after[at_after]));
             }
         }
         let known: Vec<DestinationId> =
             destinations[head..end].iter().copied().chain(draining).collect();
-        let (between, gone) = self.match_by_key(id, known, &after[head..end_after], touched);
+        let (between, gone) = self.match_by_key(id, known, &after[head..end_after], step);
         destinations.splice(head..end, between);
         if let Some(service) = self.services.services.get_mut(id) {
             service.destinations = destinations;
         }
         self.services.rebuild_candidates(id, head);
-        self.drain(id, gone, touched);
+        self.drain(id, gone, step);
     }
 
     /// Whether a real server is the one that is configured so.
@@ -105,7 +124,7 @@ impl Director {
         id: ServiceId,
         known: Vec<DestinationId>,
         after: &[Arc<RealServer>],
-        touched: &mut Touched,
+        step: &mut Step,
     ) -> (Vec<DestinationId>, Vec<DestinationId>) {
         let mut by_key: BTreeMap<RealServerKey, DestinationId> = BTreeMap::new();
         let mut gone = Vec::new();
@@ -124,10 +143,10 @@ impl Director {
             let Some(segment) = self.segments.find(&config.segment) else { continue };
             list.push(match by_key.remove(&(segment, config.address)) {
                 Some(known) => {
-                    touched.extend(self.services.configure(known, config));
+                    step.touched.extend(self.services.configure(known, config));
                     known
                 }
-                None => self.new_destination(id, segment, config, touched),
+                None => self.new_destination(id, segment, config, step),
             });
         }
         gone.extend(by_key.into_values());
@@ -139,8 +158,9 @@ impl Director {
         service: ServiceId,
         segment: SegmentId,
         config: &RealServer,
-        touched: &mut Touched,
+        step: &mut Step,
     ) -> DestinationId {
+        step.work += OTHER_REAL_SERVER;
         let neighbor = self.neighbors.enter(segment, config.address, &config.name);
         let reachable = self.neighbors.get(neighbor).is_some_and(Neighbor::is_usable);
         let id = self.services.destinations.insert(Destination {
@@ -166,17 +186,20 @@ impl Director {
             loop_told: None,
         });
         self.add_neighbor_user(neighbor, id);
-        touched.push(neighbor);
+        let names_macs = self.services.destinations.get(id).is_some_and(Destination::names_macs);
+        if names_macs || !self.is_settled(neighbor) {
+            step.touched.push(neighbor);
+        }
         id
     }
 
     /// Lets a service that is no longer configured finish its connections, or ends them.
-    pub(super) fn retire_service(&mut self, id: ServiceId, touched: &mut Touched) {
+    pub(super) fn retire_service(&mut self, id: ServiceId, step: &mut Step) {
         let Some(service) = self.services.services.get_mut(id) else { return };
         let mut gone = core::mem::take(&mut service.destinations);
         gone.append(&mut service.draining);
         self.services.rebuild_candidates(id, 0);
-        self.drain(id, gone, touched);
+        self.drain(id, gone, step);
         self.services.remove_service_if_gone(id);
     }
 
@@ -190,9 +213,11 @@ impl Director {
 
     /// Lets real servers that a service no longer has finish their connections, or ends them, as
     /// the service wants it. Those without any leave at once.
-    fn drain(&mut self, id: ServiceId, gone: Vec<DestinationId>, touched: &mut Touched) {
+    fn drain(&mut self, id: ServiceId, gone: Vec<DestinationId>, step: &mut Step) {
         let Some(service) = self.services.services.get_mut(id) else { return };
         let cut = service.config.on_removal == OnRemoval::Reset;
+        let mut silenced = Vec::new();
+        step.work += OTHER_REAL_SERVER * gone.len();
         for &id in &gone {
             let Some(destination) = self.services.destinations.get_mut(id) else { continue };
             // One that was draining already goes on as it was promised.
@@ -201,7 +226,7 @@ impl Director {
                 // Should it come back, then with the weight it is given.
                 destination.weight_override = None;
                 // If it drains, it has no say about its neighbor any more.
-                touched.push(destination.neighbor);
+                silenced.push((destination.neighbor, destination.names_macs()));
             }
             if destination.connections() > 0 {
                 service.draining.push(id);
@@ -213,7 +238,12 @@ impl Director {
         for id in gone {
             if let Some(neighbor) = self.services.remove_if_drained(id) {
                 self.neighbors.remove_user(neighbor, id);
-                touched.push(neighbor);
+                silenced.push((neighbor, false));
+            }
+        }
+        for (neighbor, named_macs) in silenced {
+            if named_macs || !self.is_settled(neighbor) {
+                step.touched.push(neighbor);
             }
         }
     }
@@ -239,5 +269,10 @@ impl Service {
 impl Destination {
     fn key(&self) -> RealServerKey {
         (self.segment, self.address)
+    }
+
+    /// Whether it has more to say about its neighbor than a name.
+    fn names_macs(&self) -> bool {
+        self.mac.is_some() || !self.vip_macs.is_empty()
     }
 }

@@ -14,7 +14,7 @@ use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::reconcile::Touched;
+use super::reconcile::Step;
 use super::services::ServiceId;
 use super::{Director, Instant, SegmentId};
 use crate::config::{Snapshot, snapshot};
@@ -56,26 +56,10 @@ enum Stage {
     Retire(Vec<ServiceId>),
 }
 
-/// What was done in a step.
-#[derive(Default)]
-struct Step {
-    /// In units of [`super::Limits::reload_step`], but for the neighbors.
-    work: usize,
-    touched: Touched,
-}
-
-/// What things cost with nothing in the caches, in those units.
+/// What things cost with nothing in the caches, in units of [`super::Limits::reload_step`].
 const UNCHANGED_SERVICE: usize = 3;
 const CHANGED_SERVICE: usize = 100;
-const REAL_SERVER: usize = 10;
-const NEIGHBOR: usize = 150;
 const SWITCHED_SERVICE: usize = 50;
-
-impl Step {
-    fn spent(&self) -> usize {
-        self.work + self.touched.len() * NEIGHBOR
-    }
-}
 
 impl Director {
     /// Takes a new configuration into force. The capacity of the connection table stays what it
@@ -126,7 +110,7 @@ impl Director {
             if !self.transit(now, &next, &mut transition, &mut step) {
                 break false;
             }
-            if step.spent() >= self.reload_step {
+            if step.cost() >= self.reload_step {
                 break true;
             }
         };
@@ -162,7 +146,10 @@ impl Director {
             },
             Stage::Switch => transition.stage = Stage::Retire(self.switch(now, transition)),
             Stage::Retire(services) => match services.pop() {
-                Some(id) => self.retire_service(id, &mut step.touched),
+                Some(id) => {
+                    step.work += CHANGED_SERVICE;
+                    self.retire_service(id, step);
+                }
                 None => return false,
             },
         }
@@ -181,10 +168,10 @@ impl Director {
             transition.order.push(same);
             return;
         }
-        step.work += CHANGED_SERVICE + REAL_SERVER * config.real_servers.len();
+        step.work += CHANGED_SERVICE;
         // Validation lets no scheduler through that is not built.
         let Some(id) = self.enter_service(config) else { return };
-        transition.came |= self.update_service(id, config, &mut step.touched);
+        transition.came |= self.update_service(id, config, step);
         transition.order.push(id);
     }
 

@@ -1,11 +1,12 @@
 //! A new configuration: what stays, what goes, what is announced.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vipr::director::report::RealServerState;
-use vipr::director::{Command, Response};
+use vipr::director::report::{RealServerState, ServiceReport};
+use vipr::director::{Command, Limits, Response};
 
-use crate::harness::frames::{arp_request, tcp, udp};
+use crate::harness::frames::{Tcp, arp_reply, arp_request, tcp, udp};
 use crate::harness::*;
 
 fn apply(world: &mut World, toml: &str) {
@@ -261,4 +262,184 @@ fn on_removal_reset_ends_connections_at_once() {
     apply(&mut world, &without);
     assert_eq!(world.connections(), []);
     assert_eq!(world.status().services[0].real_servers.len(), 2);
+}
+
+/// Services by the last octet of their VIP, each with its real servers' last octets and weights.
+type Services<'a> = &'a [(u8, &'a [(u8, u32)])];
+
+fn services(services: Services<'_>) -> String {
+    let mut text = SEGMENTS.to_owned();
+    for (vip, real_servers) in services {
+        text += &format!(
+            "[[service]]\nname = \"s{vip}\"\nvip = \"192.0.2.{vip}\"\nprotocol = \"tcp\"\n\
+             ports = 80\nscheduler = \"rr\"\n"
+        );
+        for (last, weight) in *real_servers {
+            text += &real_server(&format!("rs{last}"), *last, *weight, "");
+        }
+    }
+    text
+}
+
+/// The services as a person sees them: `s10: rs11 1 Up, rs12 3 Up`.
+fn listed(world: &mut World) -> Vec<String> {
+    let line = |service: ServiceReport| {
+        let servers = service.real_servers.iter();
+        let servers: Vec<String> = servers
+            .map(|found| format!("{} {} {:?}", found.name, found.weight, found.state))
+            .collect();
+        format!("{}: {}", service.name, servers.join(", "))
+    };
+    world.status().services.into_iter().map(line).collect()
+}
+
+#[test]
+fn whatever_changes_in_a_list_the_new_one_is_in_force_and_survivors_keep_their_counts() {
+    const BEFORE: &[(u8, u32)] = &[(11, 1), (12, 1), (13, 1), (14, 1), (15, 1)];
+    let rows: [&[(u8, u32)]; 12] = [
+        BEFORE,
+        &[(11, 1), (12, 7), (13, 1), (14, 1), (15, 9)],
+        // At the head, in the midst, at the tail: less, more, others.
+        &[(12, 1), (13, 1), (14, 1), (15, 1)],
+        &[(11, 1), (12, 1), (14, 1), (15, 1)],
+        &[(11, 1), (12, 1), (13, 1), (14, 1)],
+        &[(20, 1), (11, 1), (12, 1), (13, 1), (14, 1), (15, 1)],
+        &[(11, 1), (12, 1), (20, 1), (13, 1), (14, 1), (15, 1)],
+        &[(11, 1), (12, 1), (13, 1), (14, 1), (15, 1), (20, 1)],
+        &[(11, 1), (20, 1), (21, 1), (14, 2), (15, 1)],
+        // In another order, few of it and none of it.
+        &[(15, 1), (14, 1), (13, 1), (12, 1), (11, 1)],
+        &[(13, 1)],
+        &[],
+    ];
+    for after in rows {
+        let mut world = World::new(&services(&[(10, BEFORE)]));
+        for port in 0..5 {
+            world.tell("front", &tcp(port + 1, "S").bytes());
+        }
+        apply(&mut world, &services(&[(10, after)]));
+        let is_after = |last: u8| after.iter().any(|&(kept, _)| kept == last);
+        let name = |&(last, _): &(u8, u32)| format!("rs{last}");
+        let gone = BEFORE.iter().filter(|(last, _)| !is_after(*last)).map(name);
+        let expected: Vec<String> = after.iter().map(name).chain(gone).collect();
+        let service = world.status().services[0].clone();
+        let names: Vec<&str> = service.real_servers.iter().map(|found| &*found.name).collect();
+        assert_eq!(names, expected, "{after:?}");
+        for (found, (last, weight)) in service.real_servers.iter().zip(after) {
+            let survived = u64::from(BEFORE.iter().any(|(known, _)| known == last));
+            assert_eq!((found.weight, found.traffic.connections), (*weight, survived), "{after:?}");
+        }
+        // The scheduler sees this list and no other.
+        let picked: BTreeSet<String> =
+            (0..6).map(|port| world.tell("front", &tcp(port + 100, "S").bytes())).collect();
+        let listed = after.iter().map(|server| format!("forwarded {}", name(server)));
+        let nobody = after.is_empty().then(|| "replied".to_owned());
+        assert_eq!(picked, listed.chain(nobody).collect(), "{after:?}");
+    }
+}
+
+#[test]
+fn between_the_steps_of_a_reload_every_service_is_whole() {
+    let before: Services<'_> = &[(10, &[(11, 1), (12, 1)]), (20, &[(13, 1)]), (30, &[(11, 1)])];
+    let rows: [Services<'_>; 5] = [
+        before,
+        // All real servers are others.
+        &[(10, &[(14, 1)]), (20, &[(15, 1)]), (30, &[(16, 1)])],
+        // A service goes, and one comes.
+        &[(10, &[(11, 2), (12, 1)]), (30, &[(11, 1)]), (40, &[(13, 1)])],
+        &[(30, &[(11, 1)]), (20, &[(13, 1)]), (10, &[(12, 1), (11, 1)])],
+        &[(10, &[(12, 1)])],
+    ];
+    let segment =
+        |vip, port, flags| Tcp { destination: [192, 0, 2, vip], ..tcp(port, flags) }.bytes();
+    let servers = |vip: u8, of: Services<'_>| -> Vec<String> {
+        let service = of.iter().find(|(found, _)| *found == vip);
+        let servers = service.map_or(&[][..], |(_, servers)| servers);
+        servers.iter().map(|(last, _)| format!("forwarded rs{last}")).collect()
+    };
+    for after in rows {
+        let limits = Limits { reload_step: 1, ..Limits::default() };
+        let mut world = World::with_limits(&services(before), limits);
+        let flows = [(10, 1), (10, 2), (20, 1), (30, 1)]
+            .map(|(vip, port)| (vip, port, world.tell("front", &segment(vip, port, "S"))));
+        world.director.begin_apply(world.now, snapshot(&services(after)));
+        let (mut steps, mut next_port) = (0, 1000);
+        loop {
+            for (vip, port, server) in &flows {
+                assert_eq!(&world.tell("front", &segment(*vip, *port, "A")), server, "{after:?}");
+            }
+            for (vip, _) in before.iter().filter(|(vip, _)| after.iter().any(|(a, _)| a == vip)) {
+                next_port += 1;
+                let told = world.tell("front", &segment(*vip, next_port, "S"));
+                let both = [servers(*vip, before), servers(*vip, after)].concat();
+                assert!(both.contains(&told), "step {steps} to {after:?}: {vip}: {told}");
+            }
+            steps += 1;
+            if !world.director.continue_apply(world.now) {
+                break;
+            }
+        }
+        assert!(steps > after.len() && !world.director.is_applying());
+        // Once connections are gone, all is as if it had come at one blow.
+        world.advance(Duration::from_secs(2000));
+        let mut other = World::new(&services(before));
+        apply(&mut other, &services(after));
+        other.advance(Duration::from_secs(2000));
+        assert_eq!(listed(&mut world), listed(&mut other), "{after:?}");
+    }
+}
+
+#[test]
+fn a_reload_during_another_finishes_that_first() {
+    let limits = Limits { reload_step: 1, ..Limits::default() };
+    let mut world = World::with_limits(&services(&[(10, &[(11, 1)])]), limits);
+    let passing: Services<'_> = &[(20, &[(12, 1)]), (30, &[(13, 1)])];
+    world.director.begin_apply(world.now, snapshot(&services(passing)));
+    assert!(world.director.is_applying());
+    apply(&mut world, &services(&[(10, &[(14, 5)])]));
+    assert_eq!(listed(&mut world), ["s10: rs14 5 Up"]);
+    assert_eq!(world.director.generation(), 3);
+    assert_eq!(world.tell("front", &tcp(1, "S").bytes()), "forwarded rs14");
+}
+
+#[test]
+fn a_machine_is_known_by_the_name_and_macs_of_those_that_are_configured_on_it() {
+    // Services by VIP, on one machine.
+    let text = |services: &[(u8, &str, &str)]| {
+        let mut text = SEGMENTS.to_owned();
+        for (vip, name, more) in services {
+            text += &format!(
+                "[[service]]\nvip = \"192.0.2.{vip}\"\nprotocol = \"tcp\"\nports = 80\n\
+                 scheduler = \"rr\"\n[[service.real_server]]\nname = \"{name}\"\n\
+                 address = \"10.0.0.11\"\nsegment = \"back\"\n{more}\n"
+            );
+        }
+        text
+    };
+    let one = (10, "one", "");
+    let mut world = World::new(&text(&[one]));
+    let told = |world: &mut World| world.tell("front", &tcp(1, "S").bytes());
+    assert_eq!(told(&mut world), "held one");
+    // Its MAC is named by one that comes, and the frame goes there.
+    let mac = "mac = \"52:54:00:00:00:11\"\nvip_mac = [\"52:54:00:00:01:11\"]";
+    world.take_sent();
+    apply(&mut world, &text(&[one, (20, "two", mac)]));
+    assert!(world.take_sent().iter().any(|sent| sent.bytes[..6] == RS1_MAC.0));
+    let looping = Tcp { source_mac: RS1_FRONT_MAC, ..tcp(2, "S") }.bytes();
+    assert!(world.tell("front", &looping).starts_with("dropped loop"));
+    // It goes again, and so does what it named.
+    apply(&mut world, &text(&[one]));
+    assert_eq!(told(&mut world), "held one");
+    assert_eq!(world.tell("front", &looping), "held one");
+    // One that names nothing changes nothing; nor does its going.
+    apply(&mut world, &text(&[one, (20, "two", "")]));
+    assert_eq!(told(&mut world), "held one");
+    apply(&mut world, &text(&[one]));
+    assert_eq!(told(&mut world), "held one");
+    // The log goes by the first that is left.
+    apply(&mut world, &text(&[one, (20, "two", "")]));
+    apply(&mut world, &text(&[(20, "two", "")]));
+    world.take_events();
+    world.tell("back", &arp_reply(RS1_MAC, RS1, BACK_MAC, BACK_DIP));
+    assert!(world.take_events().concat().contains("two"));
 }
