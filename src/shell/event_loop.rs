@@ -497,6 +497,12 @@ mod tests {
             }
         }
 
+        /// Configurations taken into force since the start.
+        fn reloads(&mut self) -> u64 {
+            let report = self.status();
+            self.event_loop.followed.complete(report).configuration.reloads.count
+        }
+
         /// Frames that arrived on each segment.
         fn received(&mut self) -> [u64; 2] {
             let segments = self.status().segments;
@@ -648,6 +654,35 @@ mod tests {
             fixture.ask(r#"{"command":"reload"}"#),
             Reply::Reload(ReloadOutcome::Unchanged { generation: 2 })
         ));
+    }
+
+    #[test]
+    fn frames_are_handled_between_the_steps_of_a_large_configuration() {
+        let mut fixture = Fixture::new();
+        let mut large = text(&fixture.directory.path().join("vipr.sock"), "tap-back", 2);
+        for service in 0..100 {
+            large += &format!(
+                "[[service]]\nvip = \"198.18.0.{service}\"\nprotocol = \"tcp\"\nports = 80\n\
+                 scheduler = \"rr\"\n"
+            );
+            for server in 0..20 {
+                large += &format!(
+                    "[[service.real_server]]\naddress = \"10.1.{service}.{server}\"\n\
+                     mac = \"52:54:00:00:00:11\"\nsegment = \"back\"\n"
+                );
+            }
+        }
+        fixture.write(&large);
+        fixture.until("the first step", |fixture| fixture.event_loop.coming.is_some());
+        assert_eq!(fixture.event_loop.timeout(clock::now()), Some(Duration::ZERO));
+        fixture.lan.arrive("tap-front", [TCP_SYN.to_vec()]);
+        fixture.event_loop.step(Some(Duration::ZERO)).unwrap();
+        fixture.lan.device("tap-back", |device| assert!(device.sent.iter().any(|f| f.len() == 54)));
+        assert!(fixture.event_loop.coming.is_some(), "and it is not yet in force");
+        assert_eq!(fixture.reloads(), 0);
+        fixture.until("the last step", |fixture| fixture.event_loop.coming.is_none());
+        assert_eq!(fixture.reloads(), 1);
+        assert_eq!(fixture.status().services.len(), 101);
     }
 
     #[test]
