@@ -30,6 +30,7 @@ fn every_file_has_a_test_here() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     let tested = [
+        "checks.toml",
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
@@ -39,6 +40,17 @@ fn every_file_has_a_test_here() {
         "two-segments.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn checks_are_http_dns_and_a_command() {
+    let snapshot = read("checks.toml");
+    let checks = snapshot.services.iter().map(|service| service.check.as_ref().expect("one each"));
+    let kinds: Vec<&str> = checks.map(|check| check.kind.name()).collect();
+    assert_eq!(kinds, ["http", "dns", "exec"]);
+    let web = snapshot.services[0].check.as_ref().expect("it is checked");
+    assert_eq!((web.fall, web.rise, web.interval), (3, 2, Duration::from_secs(2)));
+    assert!(snapshot.services[0].syn_rescue);
 }
 
 #[test]

@@ -135,6 +135,12 @@ fn service_row(service: &Service, real_servers_shown: usize) -> Vec<String> {
     if service.one_packet {
         remarks.push("one packet".to_owned());
     }
+    if let Some(check) = &service.check {
+        remarks.push(format!("checked by {check}"));
+    }
+    if service.syn_rescue {
+        remarks.push("SYNs rescued".to_owned());
+    }
     let endpoint = service.endpoint();
     let name = if *service.name == *endpoint { "-" } else { &*service.name };
     let ports: Vec<String> = endpoint.split(',').map(str::to_owned).collect();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
+use super::checks::{CHECK, CheckSection};
 use super::diagnostics::{Mistake, Mistakes, Read, Span};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
@@ -91,9 +92,11 @@ const SERVICE: Schema = Schema {
         "persistence",
         "one_packet",
         "on_removal",
+        "syn_rescue",
+        "check",
         "real_server",
     ],
-    reserved: &["listen", "check", "quorum", "sorry_server", "expire_quiescent", "sloppy_tcp"],
+    reserved: &["listen", "quorum", "sorry_server", "expire_quiescent", "sloppy_tcp"],
     is_root: false,
 };
 const PERSISTENCE: Schema =
@@ -115,8 +118,8 @@ const REAL_SERVER: Schema = Schema {
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
-pub(super) const SCHEMAS: [&Schema; 8] =
-    [&ROOT, &ROUTER, &ANNOUNCE, &TIMEOUTS, &SEGMENT, &SERVICE, &PERSISTENCE, &REAL_SERVER];
+pub(super) const SCHEMAS: [&Schema; 9] =
+    [&ROOT, &ROUTER, &ANNOUNCE, &TIMEOUTS, &SEGMENT, &SERVICE, &PERSISTENCE, &CHECK, &REAL_SERVER];
 
 /// A document, every value read by itself.
 #[derive(Debug)]
@@ -168,6 +171,8 @@ pub(super) struct ServiceSection {
     pub persistence: Read<Option<PersistenceSection>>,
     pub one_packet: Read<Option<At<bool>>>,
     pub on_removal: Read<OnRemoval>,
+    pub syn_rescue: Read<Option<At<bool>>>,
+    pub check: Read<Option<CheckSection>>,
     pub real_servers: Vec<RealServerSection>,
     /// Whether every real server could be taken for a table.
     pub complete: Read<()>,
@@ -396,6 +401,8 @@ impl ServiceSection {
                 mistakes,
                 values::on_removal,
             ),
+            syn_rescue: section.optional("syn_rescue", mistakes, |value| value.boolean()),
+            check: CheckSection::read(section, mistakes),
             real_servers: real_servers
                 .items
                 .iter()

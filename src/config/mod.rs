@@ -12,6 +12,8 @@
 //! Who cannot deliver a value hands on the proof that a mistake was reported
 //! (`diagnostics::Reported`), so there is no way to an incomplete snapshot.
 
+pub mod check;
+mod checks;
 mod diagnostics;
 mod diff;
 mod document;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use crate::wire::MacAddr;
 
 /// Everything the TOML file says, with defaults filled in.
@@ -251,6 +252,10 @@ pub struct Service {
     /// UDP only: each datagram is scheduled by itself.
     pub one_packet: bool,
     pub on_removal: OnRemoval,
+    /// TCP only: a SYN that comes again without an answer goes to another real server.
+    pub syn_rescue: bool,
+    /// How its real servers are checked, if at all.
+    pub check: Option<Arc<Check>>,
     pub real_servers: Vec<Arc<RealServer>>,
 }
 

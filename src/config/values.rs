@@ -326,7 +326,10 @@ pub(super) fn scheduler(value: Value<'_>) -> Result<SchedulerKind, Mistake> {
 }
 
 /// One of a few words.
-fn choice<T: Copy>(value: Value<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
+pub(super) fn choice<T: Copy>(
+    value: Value<'_>,
+    choices: &[(&'static str, T)],
+) -> Result<T, Mistake> {
     let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
     let expected = format!("expected one of: {}", names.join(", "));
     let text = value.string(&expected)?;

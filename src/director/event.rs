@@ -29,6 +29,12 @@ pub enum Event {
     Overloaded { service: Arc<str>, real_server: Arc<str>, connections: u32 },
     /// And again fewer.
     Relieved { service: Arc<str>, real_server: Arc<str>, connections: u32 },
+    /// A real server's checks failed so often that it gets no new connections.
+    CheckFailed { service: Arc<str>, real_server: Arc<str>, checks: u32, reason: Arc<str> },
+    /// They passed so often that it gets connections again.
+    CheckPassed { service: Arc<str>, real_server: Arc<str>, checks: u32 },
+    /// SYNs to a real server come again and again, and no connection to it makes progress.
+    Suspect { service: Arc<str>, real_server: Arc<str>, syns: u32 },
     /// The connection table is full; said once until it has room again.
     ConnectionsFull { capacity: u32 },
 }
@@ -43,12 +49,16 @@ pub enum Severity {
 impl Event {
     pub const fn severity(&self) -> Severity {
         match self {
-            Event::NeighborUp { .. } | Event::Relieved { .. } => Severity::Info,
+            Event::NeighborUp { .. } | Event::Relieved { .. } | Event::CheckPassed { .. } => {
+                Severity::Info
+            }
             Event::NeighborMoved { .. }
             | Event::NeighborDown { .. }
             | Event::Conflict { .. }
             | Event::Loop { .. }
             | Event::Overloaded { .. }
+            | Event::CheckFailed { .. }
+            | Event::Suspect { .. }
             | Event::ConnectionsFull { .. } => Severity::Warning,
         }
     }
@@ -96,6 +106,22 @@ impl core::fmt::Display for Event {
                 "service {service}: real server {real_server} is down to {connections} \
                  connections; new ones again"
             ),
+            Event::CheckFailed { service, real_server, checks, reason } => write!(
+                formatter,
+                "service {service}: real server {real_server} down ({checks} failed check{}: \
+                 {reason}); no new connections until it passes",
+                plural(*checks)
+            ),
+            Event::CheckPassed { service, real_server, checks } => write!(
+                formatter,
+                "service {service}: real server {real_server} up ({checks} passed check{})",
+                plural(*checks)
+            ),
+            Event::Suspect { service, real_server, syns } => write!(
+                formatter,
+                "service {service}: real server {real_server} seems silent: {syns} SYNs came again \
+                 and no connection to it makes progress"
+            ),
             Event::ConnectionsFull { capacity } => write!(
                 formatter,
                 "connection table: full at {capacity} connections; raise connections_max, or see \
@@ -103,6 +129,10 @@ impl core::fmt::Display for Event {
             ),
         }
     }
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// Events waiting to be told; a queue of bounded length, whose newest give way: what came first

@@ -15,6 +15,7 @@ pub mod command;
 pub mod connections;
 pub mod counters;
 pub mod event;
+pub mod examination;
 pub mod flow;
 pub mod instant;
 pub mod report;
@@ -26,6 +27,7 @@ pub mod verdict;
 mod admission;
 mod announcer;
 mod answers;
+mod checks;
 mod conflicts;
 mod fragments;
 mod hold;
@@ -33,6 +35,8 @@ mod ingress;
 mod keyed;
 mod look_ahead;
 mod neighbors;
+mod own_traffic;
+mod probes;
 mod rate_limit;
 mod rates;
 mod recognition;
@@ -50,6 +54,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::arena::Id;
+pub use self::checks::{CommandRun, RunId};
 pub use self::command::{Command, Response};
 pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
@@ -128,6 +133,12 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    checks: checks::Checks,
+    /// Questions of checks and examinations that are under way.
+    prober: probes::Prober,
+    examination: Option<examination::Examination>,
+    /// Takes no part: see [`Self::observe`].
+    observes: bool,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
@@ -164,6 +175,10 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            checks: checks::Checks::new(),
+            prober: probes::Prober::new(key),
+            examination: None,
+            observes: false,
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,
@@ -196,8 +211,16 @@ impl Director {
         self.segments.set_device_mtu(segment, mtu);
     }
 
+    /// Only asks from now on, and takes no part: no VIP is claimed, and no connection accepted.
+    pub fn observe(&mut self) {
+        self.observes = true;
+    }
+
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
+        while self.observes && self.transmit.peek().is_some_and(|bytes| self.claims_vip(bytes)) {
+            self.transmit.pop();
+        }
         let transmit = self.transmit.pop()?;
         if let Some(segment) = self.segments.get_mut(transmit.egress) {
             segment.sent.add(transmit.bytes.len());

@@ -184,6 +184,11 @@ impl Neighbors {
         }
     }
 
+    /// The neighbor with this address, if there is one.
+    pub fn find(&self, segment: SegmentId, address: IpAddr) -> Option<NeighborId> {
+        self.by_address.get(&(segment, address)).copied()
+    }
+
     pub fn get(&self, id: NeighborId) -> Option<&Neighbor> {
         self.arena.get(id)
     }
@@ -301,6 +306,11 @@ impl Neighbor {
     /// The MAC that frames go to, if known.
     pub fn mac(&self) -> Option<MacAddr> {
         self.mac
+    }
+
+    /// Its MAC, if that is configured.
+    pub fn configured_mac(&self) -> Option<MacAddr> {
+        self.mac.filter(|_| matches!(self.state, State::Static))
     }
 
     /// The MAC that was found for it, while it answers there.

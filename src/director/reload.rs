@@ -136,7 +136,7 @@ impl Director {
         match &mut transition.stage {
             Stage::Update => match next.services.get(transition.position) {
                 Some(config) => {
-                    self.update(config, transition, step);
+                    self.update(now, config, transition, step);
                     transition.position += 1;
                 }
                 None => {
@@ -148,7 +148,7 @@ impl Director {
             Stage::Retire(services) => match services.pop() {
                 Some(id) => {
                     step.work += CHANGED_SERVICE;
-                    self.retire_service(id, step);
+                    self.retire_service(now, id, step);
                 }
                 None => return false,
             },
@@ -159,6 +159,7 @@ impl Director {
     /// Brings the next service up to its configuration.
     fn update(
         &mut self,
+        now: Instant,
         config: &Arc<snapshot::Service>,
         transition: &mut Transition,
         step: &mut Step,
@@ -171,7 +172,7 @@ impl Director {
         step.work += CHANGED_SERVICE;
         // Validation lets no scheduler through that is not built.
         let Some(id) = self.enter_service(config) else { return };
-        transition.came |= self.update_service(id, config, step);
+        transition.came |= self.update_service(now, id, config, step);
         transition.order.push(id);
     }
 

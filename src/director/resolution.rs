@@ -27,6 +27,7 @@ impl Director {
         if matches!(self.stations.find(arp.sender_mac), Some(Station::Own)) {
             return Verdict::drop(DropReason::OwnFrame);
         }
+        self.heard_for_examination(ingress, arp.sender.into(), arp.sender_mac);
         if self.is_claim(ingress, arp.sender.into()) {
             self.note_claim(now, ingress, arp);
             return Verdict::consume();
@@ -92,11 +93,14 @@ impl Director {
     /// Learns from an ARP packet's sender; whether it told anything about a real server.
     fn hear(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) -> bool {
         let (sender, mac) = (IpAddr::V4(arp.sender), arp.sender_mac);
+        if let Some(neighbor) = self.neighbors.find(ingress, sender) {
+            self.heard_for_checks(now, neighbor, mac);
+        }
         match self.neighbors.hear(now, ingress, sender, mac) {
             Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
             Heard::Up { neighbor } => {
-                self.neighbor_up(neighbor, mac);
+                self.neighbor_up(now, neighbor, mac);
                 true
             }
             Heard::Moved { neighbor, from } => {
@@ -142,7 +146,7 @@ impl Director {
         }
     }
 
-    fn ask(&mut self, id: NeighborId, of: Option<MacAddr>) {
+    pub(super) fn ask(&mut self, id: NeighborId, of: Option<MacAddr>) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         let IpAddr::V4(target) = neighbor.address else { return };
         let egress = neighbor.segment;
@@ -156,6 +160,18 @@ impl Director {
         self.emit(egress, |buffer| request.emit(buffer, of.unwrap_or(MacAddr::BROADCAST)));
     }
 
+    /// Asks on a segment for any address: of one station, or of all.
+    pub(super) fn ask_for(&mut self, egress: SegmentId, address: IpAddr, of: Option<MacAddr>) {
+        let IpAddr::V4(target) = address else { return };
+        let Some(segment) = self.segments.get(egress) else { return };
+        let sender = match segment.source_for(address) {
+            Some(IpAddr::V4(sender)) => sender,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let request = ArpPacket::request(segment.mac, sender, target);
+        self.emit(egress, |buffer| request.emit(buffer, of.unwrap_or(MacAddr::BROADCAST)));
+    }
+
     fn announce(&mut self, vip: IpAddr, egress: SegmentId) {
         let IpAddr::V4(address) = vip else { return };
         let Some(segment) = self.segments.get(egress) else { return };
@@ -163,7 +179,7 @@ impl Director {
         self.emit(egress, |buffer| announcement.emit(buffer, MacAddr::BROADCAST));
     }
 
-    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr) {
+    fn neighbor_up(&mut self, now: Instant, id: NeighborId, mac: MacAddr) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         self.events.push(Event::NeighborUp {
             real_server: neighbor.name.clone(),
@@ -171,9 +187,13 @@ impl Director {
             segment: self.segment_label(neighbor.segment),
             mac,
         });
-        let address = neighbor.address;
+        let (address, users) = (neighbor.address, neighbor.users.clone());
         self.follow_neighbor(id);
         self.recognise_by(address);
+        // What their checks said while nobody was there need not hold any longer.
+        for user in users {
+            self.recheck_fallen(now, user);
+        }
     }
 
     fn neighbor_down(&mut self, id: NeighborId, probes: u32) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::SegmentId;
 use super::arena::{Arena, Id};
+use super::checks::CheckId;
 use super::counters::Traffic;
 use super::instant::Instant;
 use super::keyed::{HashKey, KeyedMap};
@@ -67,12 +68,30 @@ pub struct Destination {
     pub(super) overloaded: bool,
     /// Whether its neighbor may be given new connections.
     pub(super) reachable: bool,
+    /// What its check says; without one it is [`Health::Up`].
+    pub(super) health: Health,
+    pub(super) check: Option<CheckId>,
+    /// SYNs that came again while no connection to it made progress.
+    pub(super) unanswered_syns: u32,
+    /// When a connection to it last made progress.
+    pub(super) progressed: Instant,
     pub(super) active: u32,
     pub(super) inactive: u32,
     pub(super) traffic: Traffic,
     pub(super) rates: RateEstimator,
     /// When a person was last told that it sends frames back.
     pub(super) loop_told: Option<Instant>,
+}
+
+/// What a real server's check says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Health {
+    #[default]
+    Up,
+    /// Down, and as if its weight were 0: persistent clients stay.
+    Inhibited,
+    /// Down, and as if it were not there for new connections.
+    Removed,
 }
 
 /// A real server crossed one of its thresholds.
@@ -168,6 +187,25 @@ impl Services {
         service.destinations.get(chosen).copied()
     }
 
+    /// The same, but not this real server.
+    pub fn schedule_except(
+        &mut self,
+        id: ServiceId,
+        not: DestinationId,
+        key: &PickKey,
+    ) -> Option<DestinationId> {
+        let position = self.destinations.get(not)?.position? as usize;
+        let candidate = self.services.get_mut(id)?.candidates.get_mut(position)?;
+        let available = core::mem::replace(&mut candidate.available, false);
+        let chosen = self.schedule(id, key);
+        if let Some(service) = self.services.get_mut(id)
+            && let Some(candidate) = service.candidates.get_mut(position)
+        {
+            candidate.available = available;
+        }
+        chosen
+    }
+
     /// Counts a packet handed to a real server.
     #[inline]
     pub fn count_packet(&mut self, id: DestinationId, bytes: u64) {
@@ -214,6 +252,25 @@ impl Services {
     /// A real server's neighbor became usable, or ceased to be.
     pub fn set_reachable(&mut self, id: DestinationId, reachable: bool) {
         self.change(id, |destination| destination.reachable = reachable);
+    }
+
+    /// A real server's check says something else than before.
+    pub fn set_health(&mut self, id: DestinationId, health: Health) {
+        let known = self.destinations.get(id).map(|destination| destination.health);
+        if known.is_none_or(|known| known == health) {
+            return;
+        }
+        self.change(id, |destination| destination.health = health);
+        let service = self.destinations.get(id).map(|destination| destination.service);
+        if let Some(service) = service.and_then(|id| self.services.get_mut(id)) {
+            service.scheduler.candidates_changed(&service.candidates);
+        }
+    }
+
+    pub fn set_check(&mut self, id: DestinationId, check: Option<CheckId>) {
+        if let Some(destination) = self.destinations.get_mut(id) {
+            destination.check = check;
+        }
     }
 
     /// Sets a weight by hand, or goes back to the configured one.
@@ -416,11 +473,22 @@ impl Destination {
         self.weight_override.unwrap_or(self.configured_weight)
     }
 
+    /// Whether it is there for clients at all: its neighbor answers, and its check does not say
+    /// otherwise. One that is inhibited is there for those who are its clients already.
+    pub(super) fn is_available(&self) -> bool {
+        self.reachable && self.health != Health::Removed
+    }
+
+    /// Whether it is available and healthy.
+    pub(super) fn is_alive(&self) -> bool {
+        self.reachable && self.health == Health::Up
+    }
+
     /// What the scheduler sees of it.
     pub(super) fn candidate(&self) -> Candidate {
         Candidate {
-            weight: self.weight(),
-            available: self.reachable && !self.overloaded,
+            weight: if self.health == Health::Inhibited { 0 } else { self.weight() },
+            available: self.is_available() && !self.overloaded,
             active: self.active,
             inactive: self.inactive,
         }

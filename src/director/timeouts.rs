@@ -11,6 +11,8 @@ impl Director {
     /// says when to come again.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.send_due_arp(now);
+        self.run_checks(now);
+        self.run_examination(now);
         let mut budget = EXPIRY_BUDGET;
         while let Some(connection) = self.connections.expire(now, &mut budget) {
             self.ended(now, connection.destination, connection.state);
@@ -29,6 +31,9 @@ impl Director {
             self.neighbors.next_deadline(),
             self.announcer.next_deadline(),
             self.connections.next_wake(),
+            self.checks.next_deadline(),
+            self.prober.next_deadline(),
+            self.examination.as_ref().and_then(|examination| examination.next_deadline()),
             Some(self.next_sample),
             self.sweep.map(|_| Instant::ZERO),
         ]

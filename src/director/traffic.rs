@@ -51,7 +51,7 @@ impl Director {
         ip: &Ipv4,
     ) -> Verdict {
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
-            return self.judge_on_backend(now, ingress, source_mac, ip);
+            return self.judge_on_backend(now, ingress, frame, source_mac, ip);
         }
         let arrival = |protocol, source_port, destination_port, flags| Arrival {
             ingress,
@@ -89,11 +89,15 @@ impl Director {
         &mut self,
         now: Instant,
         ingress: SegmentId,
+        frame: &Frame<'_>,
         source_mac: MacAddr,
         ip: &Ipv4,
     ) -> Verdict {
         if self.services.vip(ip.destination.into()).is_none() {
-            return Verdict::drop(DropReason::NotVip);
+            return self.judge_not_vip(now, ingress, frame, ip);
+        }
+        if let Some(verdict) = self.judge_returned(now, ingress, source_mac, ip) {
+            return verdict;
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
         match self.real_server_at(now, source_mac, None) {
@@ -120,6 +124,12 @@ impl Director {
                 let given_to = self.services.destinations.get(destination);
                 return given_to.map_or(verdict, |found| verdict.with_service(found.service));
             }
+            if state == ConnectionState::SynRecv
+                && arrival.opens_tcp()
+                && let Some(verdict) = self.rescue_syn(now, frame, arrival, (id, key), destination)
+            {
+                return verdict;
+            }
             self.advance(now, id, destination, state, arrival);
             if arrival.ip.is_fragment() {
                 self.fragments.insert(now, arrival.ip, destination);
@@ -142,7 +152,7 @@ impl Director {
         let (destination, state) = (connection.destination, connection.state);
         let starts_over = arrival.opens_tcp()
             && (state.is_reusable()
-                || state == ConnectionState::SynRecv && !self.is_reachable(destination));
+                || state == ConnectionState::SynRecv && !self.is_alive(destination));
         if connection.deadline() <= now || starts_over || self.is_cut(destination) {
             self.end_connection(now, id);
             return None;
@@ -164,6 +174,9 @@ impl Director {
             Protocol::Tcp => state.after(TcpEvent::from(arrival.flags)),
             Protocol::Udp | Protocol::Sctp => state,
         };
+        if state == ConnectionState::SynRecv {
+            self.note_progress(now, destination, arrival.opens_tcp());
+        }
         let deadline = now + next.timeout(&self.snapshot.timeouts);
         self.connections.update(id, next, deadline);
         if next.is_active() != state.is_active() {
@@ -179,8 +192,8 @@ impl Director {
     }
 
     /// Whether new connections to a real server make sense at all.
-    fn is_reachable(&self, destination: DestinationId) -> bool {
-        self.services.destinations.get(destination).is_some_and(|found| found.reachable)
+    fn is_alive(&self, destination: DestinationId) -> bool {
+        self.services.destinations.get(destination).is_some_and(|found| found.is_alive())
     }
 
     /// The verdict on a packet to a VIP that a real server sent, unless it speaks for itself. Of
@@ -199,7 +212,7 @@ impl Director {
     }
 
     /// Puts the real server that sends frames back into a verdict, and now and then into the log.
-    fn name_loop(
+    pub(super) fn name_loop(
         &mut self,
         now: Instant,
         ingress: SegmentId,
@@ -299,7 +312,7 @@ impl Director {
     ) -> Verdict {
         let vip = IpAddr::V4(ip.destination);
         if self.services.vip(vip).is_none() {
-            return Verdict::drop(DropReason::NotVip);
+            return self.judge_not_vip(now, ingress, frame, ip);
         }
         if !self.is_possible_client(ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);

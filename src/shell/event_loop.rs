@@ -166,12 +166,13 @@ impl<O: Opener> EventLoop<O> {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         }
-        let (mut woken, mut signalled) = (false, false);
+        let (mut woken, mut signalled, mut commanded) = (false, false, false);
         for event in &self.events {
             match Subject::from(event.token()) {
                 Subject::Port(index) => self.router.wake_port(index),
                 Subject::Waker => woken = true,
                 Subject::Signals => signalled = true,
+                Subject::Commands => commanded = true,
                 Subject::Control => wake(&mut self.control, Control::wake_listener),
                 Subject::ControlClient(key) => wake(&mut self.control, |c| c.wake_client(key)),
                 Subject::Metrics => wake(&mut self.metrics, Metrics::wake_listener),
@@ -179,6 +180,10 @@ impl<O: Opener> EventLoop<O> {
             }
         }
         self.router.handle_bursts(self.poll.registry());
+        if commanded {
+            self.router.handle_command_ends(self.poll.registry());
+        }
+        self.router.run_commands(self.poll.registry());
         if signalled {
             self.handle_signals();
         }
@@ -192,6 +197,7 @@ impl<O: Opener> EventLoop<O> {
     fn handle_timeout(&mut self, now: Instant) {
         let registry = self.poll.registry();
         self.router.handle_timeout(registry, now);
+        self.router.run_commands(registry);
         if let Some(control) = &mut self.control {
             control.handle_timeout(registry, now);
         }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use mio::Registry;
 
+use super::commands::Commands;
 use super::event_log::{EventLog, Line};
 use super::ports::{OpenError, Opened, Opener, Ports};
 use super::{clock, state};
@@ -23,6 +24,7 @@ pub(super) struct Router<O: Opener> {
     /// Where each frame of the batch goes, if it goes on.
     egress: [Option<SegmentId>; BURST_MAX],
     event_log: EventLog,
+    commands: Commands,
 }
 
 impl<O: Opener> Router<O> {
@@ -34,7 +36,13 @@ impl<O: Opener> Router<O> {
             batch: Batch::new(BURST_MAX),
             egress: [None; BURST_MAX],
             event_log: EventLog::default(),
+            commands: Commands::new(),
         }
+    }
+
+    /// Only asks from now on: see [`Director::observe`].
+    pub fn observe(&mut self) {
+        self.director.observe();
     }
 
     /// Opens the port of every segment.
@@ -178,6 +186,22 @@ impl<O: Opener> Router<O> {
         // A command may change something that is to be sent or said.
         self.drain(now);
         response
+    }
+
+    /// Starts the commands that checks ask for.
+    pub fn run_commands(&mut self, registry: &Registry) {
+        while let Some(run) = self.director.poll_command_run() {
+            self.commands.start(registry, run);
+        }
+    }
+
+    /// Takes in how commands ended.
+    pub fn handle_command_ends(&mut self, registry: &Registry) {
+        let now = clock::now();
+        for (run, result) in self.commands.ended(registry) {
+            self.director.handle_command_end(now, run, result);
+        }
+        self.drain(now);
     }
 
     /// Adds what only the ports know.

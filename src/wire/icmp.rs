@@ -41,7 +41,7 @@ pub const fn is_error(kind: u8) -> bool {
 
 /// Whether messages of this type are known to quote the packet they are about after
 /// [`HEADER_LEN`] bytes (RFC 792).
-pub(super) const fn quotes_packet(kind: u8) -> bool {
+pub const fn quotes_packet(kind: u8) -> bool {
     matches!(
         kind,
         DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM

@@ -5,6 +5,7 @@ mod harness;
 
 mod answers;
 mod arp;
+mod checks;
 mod connections;
 mod fragments_and_icmp;
 mod hold;

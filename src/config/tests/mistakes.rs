@@ -85,12 +85,10 @@ fn misplaced_keys_and_tables_are_named() {
             &[(15, "ports = 80\nsloppy_tcp = true")],
             &["16:1: `sloppy_tcp` is not supported by this version"],
         ),
-        (&[(15, "ports = 80\ncheck = {}")], &["16:1: `check` is not supported by this version"]),
         (
             &[(15, "ports = 80\nsorry_server = {}")],
             &["16:1: `sorry_server` is not supported by this version"],
         ),
-        (&[(16, "[service.check]\n")], &["16:10: `check` is not supported by this version"]),
         (
             &[(1, "[segment]\nrole = \"vip\"\n[segment.front]")],
             &["2:1: `role` in a segment without a name"],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::placement::Placement;
 use super::real_servers::{RealServers, build_real_server};
-use super::{Seen, claims};
+use super::{Seen, checks, claims};
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use crate::config::document::{Document, PersistenceSection, ServiceSection};
 use crate::config::section::At;
@@ -42,6 +42,7 @@ pub(super) fn validate(
             .map(|real_server| placement.place(real_server, mistakes))
             .collect();
         real_servers.check(section, &places, mistakes);
+        checks::check_sources(document, section, &places, mistakes);
         match build(section, &places, mistakes) {
             Ok(service) => services.push(service),
             Err(reported) => complete = Err(reported),
@@ -57,6 +58,8 @@ fn build(
 ) -> Read<Service> {
     let persistence = build_persistence(section, mistakes);
     let one_packet = build_one_packet(section, mistakes);
+    let syn_rescue = build_syn_rescue(section, mistakes);
+    let check = checks::build(section, mistakes);
     let real_servers: Vec<_> = section
         .real_servers
         .iter()
@@ -73,6 +76,8 @@ fn build(
         persistence: persistence?,
         one_packet: one_packet?,
         on_removal: section.on_removal?,
+        syn_rescue: syn_rescue?,
+        check: check?,
         real_servers: real_servers.into_iter().collect::<Read<Vec<_>>>()?,
     })
 }
@@ -113,6 +118,20 @@ fn build_one_packet(section: &ServiceSection, mistakes: &mut Mistakes) -> Read<b
         return Err(mistakes.report(mistake));
     }
     Ok(one_packet.value)
+}
+
+fn build_syn_rescue(section: &ServiceSection, mistakes: &mut Mistakes) -> Read<bool> {
+    let Some(syn_rescue) = section.syn_rescue? else { return Ok(false) };
+    let protocol = section.protocol?;
+    if syn_rescue.value && protocol.value != Protocol::Tcp {
+        let message = format!("`syn_rescue` on a {} service", protocol.value);
+        let mistake = Mistake::new(syn_rescue.span, message)
+            .expected("only TCP has SYNs")
+            .related(protocol.span, "the protocol")
+            .help("remove it");
+        return Err(mistakes.report(mistake));
+    }
+    Ok(syn_rescue.value)
 }
 
 fn check_count(sections: &[ServiceSection], mistakes: &mut Mistakes) -> Read<()> {

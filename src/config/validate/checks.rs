@@ -1,0 +1,129 @@
+//! What a check says together with its service.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::config::check::{Check, CheckKind, HttpCheck, TlsCheck};
+use crate::config::checks::CheckSection;
+use crate::config::diagnostics::{Mistake, Mistakes, Read};
+use crate::config::document::{Document, ServiceSection};
+use crate::config::section::At;
+use crate::config::snapshot::Ports;
+
+/// keepalived's number of retries, and of the DNS checker.
+const RETRIES_DEFAULT: u32 = 1;
+const DNS_RETRIES_DEFAULT: u32 = 3;
+/// keepalived's `delay_before_retry`, and of the HTTP and SSL checkers.
+const DELAY_DEFAULT: Duration = Duration::from_secs(1);
+const HTTP_DELAY_DEFAULT: Duration = Duration::from_secs(3);
+
+/// The check of a service, its defaults filled in.
+pub(super) fn build(service: &ServiceSection, mistakes: &mut Mistakes) -> Read<Option<Arc<Check>>> {
+    let Some(section) = service.check.as_ref().map_err(|reported| *reported)? else {
+        return Ok(None);
+    };
+    let port = build_port(service, section, mistakes);
+    let kind = section.kind.clone()?.value;
+    let is_http = matches!(kind, CheckKind::Http(_) | CheckKind::Https(..));
+    let retries =
+        if matches!(kind, CheckKind::Dns(_)) { DNS_RETRIES_DEFAULT } else { RETRIES_DEFAULT };
+    let delay = if is_http { HTTP_DELAY_DEFAULT } else { DELAY_DEFAULT };
+    let port = port?;
+    let interval = section.interval?;
+    Ok(Some(Arc::new(Check {
+        kind: with_names(kind, service, port)?,
+        port,
+        interval,
+        timeout: section.timeout?,
+        retries: section.retries?.unwrap_or(retries),
+        delay_before_retry: section.delay_before_retry?.unwrap_or(delay),
+        fall: section.fall?,
+        rise: section.rise?,
+        warmup: section.warmup?.unwrap_or(interval),
+        on_failure: section.on_failure?,
+    })))
+}
+
+/// Real servers are asked from the director's own address on their segment.
+pub(super) fn check_sources(
+    document: &Document,
+    service: &ServiceSection,
+    places: &[Read<Arc<str>>],
+    mistakes: &mut Mistakes,
+) {
+    let (Ok(Some(section)), Ok(vip)) = (&service.check, service.vip) else { return };
+    let Ok(kind) = &section.kind else { return };
+    if matches!(kind.value, CheckKind::Arp | CheckKind::Exec(_)) {
+        return;
+    }
+    for place in places.iter().flatten() {
+        let segment = document.segments.iter().find(|segment| segment.name.value == *place);
+        let Some(segment) = segment else { continue };
+        let family = if vip.value.is_ipv4() { "IPv4" } else { "IPv6" };
+        let addresses = &segment.addresses;
+        let fits = |own: &At<IpNet>| own.value.addr().is_ipv4() == vip.value.is_ipv4();
+        if addresses.complete.is_ok() && !addresses.items.iter().any(fits) {
+            let message = format!("a check of kind {} on segment `{place}`", kind.value.name());
+            let mistake = Mistake::new(kind.span, message)
+                .expected(format!(
+                    "expected an {family} `address` of the director's there to ask from"
+                ))
+                .related(segment.name.span, "the segment")
+                .help("add one, or use kind = \"arp\"");
+            mistakes.report(mistake);
+            return;
+        }
+    }
+}
+
+/// The port that is asked: the configured one, else the service's first.
+fn build_port(
+    service: &ServiceSection,
+    section: &CheckSection,
+    mistakes: &mut Mistakes,
+) -> Read<u16> {
+    let kind = section.kind.as_ref().map_err(|reported| *reported)?;
+    if let Some(port) = section.port? {
+        return Ok(port.value);
+    }
+    if !kind.value.has_port() {
+        return Ok(0);
+    }
+    let ports = service.ports.as_ref().map_err(|reported| *reported)?;
+    match &ports.value {
+        Ports::Some(ranges) => Ok(ranges.first().map_or(0, |range| range.first)),
+        Ports::Any => {
+            let mistake = Mistake::new(kind.span, "a check without `port`")
+                .expected("expected the port to ask, because the service has all of them")
+                .related(ports.span, "the service's ports")
+                .help("add a line such as: port = 80");
+            Err(mistakes.report(mistake))
+        }
+    }
+}
+
+/// Fills in what is called after the service.
+fn with_names(kind: CheckKind, service: &ServiceSection, port: u16) -> Read<CheckKind> {
+    let vip = service.vip?.value;
+    let host = |http: HttpCheck, usual: u16| {
+        if !http.host.is_empty() {
+            return http;
+        }
+        let address = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
+        let host = if port == usual { address } else { format!("{address}:{port}") };
+        HttpCheck { host: host.into(), ..http }
+    };
+    Ok(match kind {
+        CheckKind::Http(http) => CheckKind::Http(host(http, 80)),
+        CheckKind::Https(http, tls) => {
+            // A host that is configured is the name to ask for, too.
+            let name = Some(Arc::clone(&http.host)).filter(|host| !host.is_empty());
+            let name = name.map(|host| host.split(':').next().unwrap_or_default().into());
+            let server_name = tls.server_name.clone().or(name);
+            CheckKind::Https(host(http, 443), TlsCheck { server_name, ..tls })
+        }
+        other => other,
+    })
+}
