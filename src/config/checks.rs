@@ -98,6 +98,14 @@ impl CheckSection {
     /// The check of a service, if it has one.
     pub fn read(service: &Section<'_>, mistakes: &mut Mistakes) -> Read<Option<CheckSection>> {
         let Some(value) = service.table.get("check") else { return Ok(None) };
+        if !value.get_ref().is_table() {
+            let span = value.span().into();
+            let value = Value { key: "check", value: value.get_ref(), span };
+            let mistake = value
+                .wrong_kind("expected the table [service.check]")
+                .help("write the settings under the header [service.check]");
+            return Err(mistakes.report(mistake));
+        }
         let section = Section::open(value, &CHECK, None, mistakes)?;
         let count = |value: Value<'_>| value.number(1..=COUNT_MAX);
         let duration = |value: Value<'_>| values::duration(value, false);
@@ -294,7 +302,7 @@ fn bytes(value: Value<'_>) -> Result<Arc<[u8]>, Mistake> {
         text.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(text, 16).ok())?
     };
     let read: Option<Vec<u8>> =
-        if digits.len() % 2 == 0 { digits.chunks(2).map(pair).collect() } else { None };
+        if digits.len().is_multiple_of(2) { digits.chunks(2).map(pair).collect() } else { None };
     read.map(Arc::from).ok_or_else(|| {
         value
             .mistake("is not written in pairs of hexadecimal digits")

@@ -246,6 +246,7 @@ tap = "vipr-front"
 [segment.back]
 role = "backend"
 tap = "vipr-back"
+address = ["10.0.0.1/24"]
 
 [[service]]
 name = "web"

@@ -927,6 +927,18 @@ fn every_known_key_is_read() {
             let text = match schema.header {
                 "[segment.NAME]" => format!("[segment.x]\n{line}"),
                 "persistence" => format!("[[service]]\npersistence = {{ {line} }}"),
+                "[service.check]" => {
+                    let kind = match *key {
+                        "kind" => "",
+                        "method" | "path" | "host" | "status" | "body" => "kind = \"http\"",
+                        "verify" | "server_name" | "ca" => "kind = \"https\"",
+                        "send" | "expect" => "kind = \"udp\"",
+                        "query" | "record" | "rcode" => "kind = \"dns\"",
+                        "command" => "kind = \"exec\"",
+                        _ => "kind = \"tcp\"",
+                    };
+                    format!("[[service]]\n[service.check]\n{kind}\n{line}")
+                }
                 header if header.starts_with("[[service.") => {
                     format!("[[service]]\n{header}\n{line}")
                 }

@@ -160,7 +160,7 @@ mod tests {
         }
         assert_eq!(note(true), Some(Change::Rose(2)));
         let report = history.report(Instant::ZERO, &check, false);
-        assert_eq!((report.passed, report.failed, report.healthy), (4, 6, true));
+        assert_eq!((report.passed, report.failed, report.healthy), (4, 7, true));
         let class = report.latency.iter().find(|class| class.count > 0).unwrap();
         assert_eq!((class.le, class.count), (Some(0.0025), 4));
         assert_eq!(report.latency.len(), LATENCY_BOUNDS_US.len() + 1);

@@ -132,7 +132,7 @@ impl Checks {
     fn spread(&mut self, warmup: Duration) -> Duration {
         let share = (self.entered.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
         self.entered += 1;
-        let nanos = u128::from(share) * warmup.as_nanos() >> 32;
+        let nanos = (u128::from(share) * warmup.as_nanos()) >> 32;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }

@@ -220,7 +220,8 @@ mod tests {
         let endless = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; HEAD_LEN_MAX + 99]].concat();
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
                         6;a=b\r\nall is\r\n5\r\n well\r\n0\r\n\r\n";
-        let rows: &[(Option<&str>, &[u8], Result<(), Fault>)] = &[
+        type Row<'r> = (Option<&'r str>, &'r [u8], Result<(), Fault>);
+        let rows: &[Row<'_>] = &[
             (None, b"HTTP/1.1 200 OK\r\n\r\n", Ok(())),
             (None, b"HTTP/1.0 204 \r\nA: b\r\n\r\nrest", Ok(())),
             (None, b"HTTP/1.1 500 Oh\r\n\r\n", Err(Fault::Status(500))),

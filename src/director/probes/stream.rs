@@ -46,7 +46,7 @@ pub(super) struct Stream {
 
 enum Talk {
     Handshake,
-    Http { request: Vec<u8>, sent: usize, reader: http::Reader },
+    Http { request: Vec<u8>, sent: usize, reader: Box<http::Reader> },
 }
 
 impl Stream {
@@ -63,7 +63,7 @@ impl Stream {
             Dialogue::Http(check) => Talk::Http {
                 request: http::request(&check),
                 sent: 0,
-                reader: http::Reader::new(check),
+                reader: Box::new(http::Reader::new(check)),
             },
         };
         let mut config = Config::new(HardwareAddress::Ip);
