@@ -29,7 +29,7 @@ impl Director {
         arrival: &Arrival<'_>,
         key: FlowKey,
     ) -> Verdict {
-        let vip = IpAddr::V4(arrival.ip.destination);
+        let vip = arrival.ip.destination;
         if !self.services.vip(vip).is_some_and(|vip| vip.configured) {
             return self.judge_not_vip(now, arrival.ingress, frame, arrival.ip);
         }
@@ -65,8 +65,8 @@ impl Director {
     /// The real server for a new connection: the client's own under persistence, else the
     /// scheduler's choice.
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
-        let client = IpAddr::V4(arrival.ip.source);
-        let vip = IpAddr::V4(arrival.ip.destination);
+        let client = arrival.ip.source;
+        let vip = arrival.ip.destination;
         let pick = PickKey { client, client_port: arrival.source_port, vip };
         let service = self.services.services.get(id)?;
         let Some(persistence) = service.config.persistence else {
@@ -153,9 +153,9 @@ impl Director {
         }
         let last_syn = self.last_syn(self.connections.get(id)?.deadline());
         let pick = PickKey {
-            client: arrival.ip.source.into(),
+            client: arrival.ip.source,
             client_port: arrival.source_port,
-            vip: arrival.ip.destination.into(),
+            vip: arrival.ip.destination,
         };
         let to = self.rescue(service, from, last_syn, &pick)?;
         self.note_progress(now, from, true);

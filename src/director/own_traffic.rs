@@ -3,14 +3,12 @@
 //! Looked at only where a packet would otherwise be dropped, so that forwarding does not pay for
 //! it.
 
-use core::net::IpAddr;
-
 use super::probes::Reply;
 use super::probes::fault::IcmpError;
 use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::checksum;
 use crate::wire::icmp;
-use crate::wire::packet::{self, Body, Ipv4, Transport, quoted_flow};
+use crate::wire::packet::{self, Body, Ip, Transport, quoted_flow};
 use crate::wire::{Frame, MacAddr};
 
 impl Director {
@@ -28,14 +26,14 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let not_vip = Verdict::drop(DropReason::NotVip);
         if self.prober.len() == 0 {
             return not_vip;
         }
         let own = |address| self.segments.get(ingress).is_some_and(|own| own.has_address(address));
-        if ip.is_fragment() || !own(ip.destination.into()) {
+        if ip.is_fragment() || !own(ip.destination) {
             return not_vip;
         }
         let bytes = &*frame.bytes;
@@ -54,25 +52,23 @@ impl Director {
         not_vip
     }
 
-    fn take_answer(&mut self, now: Instant, bytes: &[u8], ip: &Ipv4) -> bool {
+    fn take_answer(&mut self, now: Instant, bytes: &[u8], ip: &Ip) -> bool {
         if let Transport::Icmp { kind, code } = ip.transport
-            && icmp::quotes_packet(kind)
+            && icmp::quotes_packet(ip.is_ipv6(), kind)
         {
             let Some(quoted) = quoted_flow(bytes, ip) else { return false };
-            let ends = (quoted.source.into(), quoted.destination.into());
-            let error = IcmpError::new(true, kind, code);
-            let by = ip.source.into();
-            return self.prober.handle_error(now, by, ends, quoted.source_port, error);
+            let ends = (quoted.source, quoted.destination);
+            let error = IcmpError::new(!ip.is_ipv6(), kind, code);
+            return self.prober.handle_error(now, ip.source, ends, quoted.source_port, error);
         }
-        let (Some(packet), Some(payload)) = (
-            bytes.get(crate::wire::frame::ETHERNET_HEADER_LEN..ip.end()),
-            bytes.get(ip.payload_start()..ip.end()),
-        ) else {
+        let (Some(packet), Some(payload)) =
+            (bytes.get(ip.start()..ip.end()), bytes.get(ip.payload_start()..ip.end()))
+        else {
             return false;
         };
         let reply = Reply {
-            source: ip.source.into(),
-            destination: ip.destination.into(),
+            source: ip.source,
+            destination: ip.destination,
             transport: ip.transport,
             packet,
             payload,
@@ -87,12 +83,12 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Option<Verdict> {
         if self.prober.len() == 0 {
             return None;
         }
-        let (source, destination): (IpAddr, IpAddr) = (ip.source.into(), ip.destination.into());
+        let (source, destination) = (ip.source, ip.destination);
         if !self.segments.iter().any(|(_, segment)| segment.has_address(source)) {
             return None;
         }
