@@ -56,7 +56,6 @@ pub enum CheckKind {
     /// The handshake succeeds; then a reset.
     Tcp,
     Http(HttpCheck),
-    Https(HttpCheck, TlsCheck),
     Udp(UdpCheck),
     Dns(DnsCheck),
     /// A command ends with status 0.
@@ -70,7 +69,6 @@ impl CheckKind {
             CheckKind::Icmp => "icmp",
             CheckKind::Tcp => "tcp",
             CheckKind::Http(_) => "http",
-            CheckKind::Https(..) => "https",
             CheckKind::Udp(_) => "udp",
             CheckKind::Dns(_) => "dns",
             CheckKind::Exec(_) => "exec",
@@ -116,17 +114,6 @@ impl fmt::Display for StatusRange {
             false => write!(formatter, "{}-{}", self.first, self.last),
         }
     }
-}
-
-/// How much of the certificate counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsCheck {
-    /// Whether the certificate must be valid for the name and issued by `ca`.
-    pub verify: bool,
-    /// The name that is asked for, and that the certificate must be for.
-    pub server_name: Option<Arc<str>>,
-    /// PEM text of the issuers that are trusted.
-    pub ca: Option<Arc<str>>,
 }
 
 /// A datagram, and what must come back.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{
-    CheckKind, DNS_RCODES, DnsCheck, DnsRecord, HttpCheck, OnFailure, StatusRange, TlsCheck,
-    UdpCheck,
+    CheckKind, DNS_RCODES, DnsCheck, DnsRecord, HttpCheck, OnFailure, StatusRange, UdpCheck,
 };
 use super::diagnostics::{Mistake, Mistakes, Read, quoted};
 use super::section::{At, Schema, Section, Value};
@@ -17,8 +16,6 @@ use super::values;
 const TEXT_BYTES_MAX: usize = 1024;
 /// Arguments of a command, the command itself included.
 const ARGUMENTS_MAX: usize = 64;
-/// Bytes of the PEM text of issuers.
-const CA_BYTES_MAX: usize = 64 << 10;
 /// Attempts after the first, and checks in a row.
 const COUNT_MAX: u32 = 100;
 
@@ -40,9 +37,6 @@ pub(super) const CHECK: Schema = Schema {
         "host",
         "status",
         "body",
-        "verify",
-        "server_name",
-        "ca",
         "send",
         "expect",
         "query",
@@ -56,15 +50,12 @@ pub(super) const CHECK: Schema = Schema {
 
 /// Keys that only some kinds have.
 const KEYS_OF_KINDS: &[(&str, &[&str])] = &[
-    ("port", &["tcp", "http", "https", "udp", "dns"]),
-    ("method", &["http", "https"]),
-    ("path", &["http", "https"]),
-    ("host", &["http", "https"]),
-    ("status", &["http", "https"]),
-    ("body", &["http", "https"]),
-    ("verify", &["https"]),
-    ("server_name", &["https"]),
-    ("ca", &["https"]),
+    ("port", &["tcp", "http", "udp", "dns"]),
+    ("method", &["http"]),
+    ("path", &["http"]),
+    ("host", &["http"]),
+    ("status", &["http"]),
+    ("body", &["http"]),
     ("send", &["udp"]),
     ("expect", &["udp"]),
     ("query", &["dns"]),
@@ -138,9 +129,15 @@ impl CheckSection {
 }
 
 fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKind>> {
-    const KINDS: [&str; 8] = ["arp", "icmp", "tcp", "http", "https", "udp", "dns", "exec"];
+    const KINDS: [&str; 7] = ["arp", "icmp", "tcp", "http", "udp", "dns", "exec"];
     let example = "kind = \"http\"";
     let kind = section.required("kind", example, mistakes, |value| {
+        if value.value.as_str() == Some("https") {
+            return Err(value
+                .mistake("https is not supported by this version")
+                .expected(format!("expected one of: {}", KINDS.join(", ")))
+                .help("tcp sees whether it is accepted; exec can run a program that speaks TLS"));
+        }
         values::choice(value, &KINDS.map(|kind| (kind, kind)))
     })?;
     let stray = check_keys(section.table, kind, mistakes);
@@ -149,10 +146,6 @@ fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKin
         "icmp" => Ok(CheckKind::Icmp),
         "tcp" => Ok(CheckKind::Tcp),
         "http" => read_http(section, mistakes).map(CheckKind::Http),
-        "https" => {
-            let (http, tls) = (read_http(section, mistakes), read_tls(section, mistakes));
-            http.and_then(|http| Ok(CheckKind::Https(http, tls?)))
-        }
         "udp" => read_udp(section, mistakes).map(CheckKind::Udp),
         "dns" => read_dns(section, mistakes).map(CheckKind::Dns),
         _ => read_command(section, mistakes).map(CheckKind::Exec),
@@ -252,37 +245,6 @@ fn read_status_range(value: Value<'_>) -> Result<StatusRange, Mistake> {
     };
     let fine = 100 <= range.first && range.first <= range.last && range.last <= 599;
     if fine { Ok(range) } else { Err(bad()) }
-}
-
-fn read_tls(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<TlsCheck> {
-    let verify = section.optional("verify", mistakes, |value| value.boolean());
-    let server_name = section.optional("server_name", mistakes, |value| {
-        visible(value, "a name, as in \"www.example.org\"").map(Arc::from)
-    });
-    let ca = section.optional("ca", mistakes, |value| {
-        let text = value.string("expected certificates as PEM text")?;
-        if !text.contains("-----BEGIN CERTIFICATE-----") || text.len() > CA_BYTES_MAX {
-            return Err(value
-                .mistake("is no PEM text of certificates")
-                .expected("expected -----BEGIN CERTIFICATE----- … between three quotation marks")
-                .help("paste the text of the issuer's certificate file"));
-        }
-        Ok(Arc::from(text))
-    });
-    let (verify, ca) = (verify?, ca?);
-    let wanted = verify.is_some_and(|at| at.value);
-    if wanted && ca.is_none() {
-        let span = verify.map_or(section.span, |at| at.span);
-        let mistake = Mistake::new(span, "`verify` without `ca`")
-            .expected("expected the certificate of the issuer to trust")
-            .help("add ca = \"\"\"-----BEGIN CERTIFICATE----- …\"\"\"");
-        return Err(mistakes.report(mistake));
-    }
-    Ok(TlsCheck {
-        verify: wanted || verify.is_none() && ca.is_some(),
-        server_name: server_name?.map(|at| at.value),
-        ca: ca.map(|at| at.value),
-    })
 }
 
 fn read_udp(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<UdpCheck> {

@@ -67,7 +67,7 @@ impl Director {
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
         let client = arrival.ip.source;
         let vip = arrival.ip.destination;
-        let pick = PickKey { client, client_port: arrival.source_port, vip };
+        let pick = PickKey { now, client, client_port: arrival.source_port, vip };
         let service = self.services.services.get(id)?;
         let Some(persistence) = service.config.persistence else {
             let destination = self.services.schedule(id, &pick)?;
@@ -153,6 +153,7 @@ impl Director {
         }
         let last_syn = self.last_syn(self.connections.get(id)?.deadline());
         let pick = PickKey {
+            now,
             client: arrival.ip.source,
             client_port: arrival.source_port,
             vip: arrival.ip.destination,

@@ -4,9 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::{accepted, edited, listed, refused};
-use crate::config::check::{
-    Check, CheckKind, DnsRecord, HttpCheck, OnFailure, StatusRange, TlsCheck,
-};
+use crate::config::check::{Check, CheckKind, DnsRecord, HttpCheck, OnFailure, StatusRange};
 
 /// The base with these lines in its service's check.
 fn with(keys: &str) -> String {
@@ -37,10 +35,10 @@ fn defaults_are_keepalived_s_where_they_make_sense() {
 
 #[test]
 fn what_is_written_is_read() {
-    let all = "kind = \"https\"\nport = 8443\ninterval = \"500ms\"\ntimeout = 2\nretries = 0\n\
+    let all = "kind = \"http\"\nport = 8443\ninterval = \"500ms\"\ntimeout = 2\nretries = 0\n\
                delay_before_retry = 0\nfall = 3\nrise = 2\nwarmup = 0\non_failure = \"inhibit\"\n\
                method = \"HEAD\"\npath = \"/a?b\"\nhost = \"w.example:8443\"\n\
-               status = [200, \"300-399\"]\nbody = \"well\"\nverify = false";
+               status = [200, \"300-399\"]\nbody = \"well\"";
     let check = check(all);
     assert_eq!((check.port, check.interval), (8443, Duration::from_millis(500)));
     assert_eq!((check.fall, check.rise, check.retries), (3, 2, 0));
@@ -54,8 +52,7 @@ fn what_is_written_is_read() {
         status: vec![one, range],
         body: Some("well".into()),
     };
-    let tls = TlsCheck { verify: false, server_name: Some("w.example".into()), ca: None };
-    assert_eq!(check.kind, CheckKind::Https(http, tls));
+    assert_eq!(check.kind, CheckKind::Http(http));
 }
 
 #[test]
@@ -98,8 +95,7 @@ fn every_mistake_is_named_with_its_place() {
         ("kind = \"http\"\nstatus = 99", "18:10: `status` is out of range: 99"),
         ("kind = \"http\"\nstatus = \"300-200\"", "18:10: `status` is no status"),
         ("kind = \"http\"\nstatus = []", "18:10: `status` is empty"),
-        ("kind = \"https\"\nverify = true", "18:10: `verify` without `ca`"),
-        ("kind = \"https\"\nca = \"x\"", "18:6: `ca` is no PEM text of certificates"),
+        ("kind = \"https\"", "17:8: `kind` https is not supported by this version"),
         ("kind = \"udp\"", "16:1: [service.check] without `send`"),
         (
             "kind = \"udp\"\nsend = \"hex:0\"",

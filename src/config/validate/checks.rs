@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::check::{Check, CheckKind, HttpCheck, TlsCheck};
+use crate::config::check::{Check, CheckKind, HttpCheck};
 use crate::config::checks::CheckSection;
 use crate::config::diagnostics::{Mistake, Mistakes, Read};
 use crate::config::document::{Document, ServiceSection};
@@ -26,7 +26,7 @@ pub(super) fn build(service: &ServiceSection, mistakes: &mut Mistakes) -> Read<O
     };
     let port = build_port(service, section, mistakes);
     let kind = section.kind.clone()?.value;
-    let is_http = matches!(kind, CheckKind::Http(_) | CheckKind::Https(..));
+    let is_http = matches!(kind, CheckKind::Http(_));
     let retries =
         if matches!(kind, CheckKind::Dns(_)) { DNS_RETRIES_DEFAULT } else { RETRIES_DEFAULT };
     let delay = if is_http { HTTP_DELAY_DEFAULT } else { DELAY_DEFAULT };
@@ -107,22 +107,11 @@ fn build_port(
 /// Fills in what is called after the service.
 fn with_names(kind: CheckKind, service: &ServiceSection, port: u16) -> Read<CheckKind> {
     let vip = service.vip?.value;
-    let host = |http: HttpCheck, usual: u16| {
-        if !http.host.is_empty() {
-            return http;
-        }
-        let address = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
-        let host = if port == usual { address } else { format!("{address}:{port}") };
-        HttpCheck { host: host.into(), ..http }
-    };
     Ok(match kind {
-        CheckKind::Http(http) => CheckKind::Http(host(http, 80)),
-        CheckKind::Https(http, tls) => {
-            // A host that is configured is the name to ask for, too.
-            let name = Some(Arc::clone(&http.host)).filter(|host| !host.is_empty());
-            let name = name.map(|host| host.split(':').next().unwrap_or_default().into());
-            let server_name = tls.server_name.clone().or(name);
-            CheckKind::Https(host(http, 443), TlsCheck { server_name, ..tls })
+        CheckKind::Http(http) if http.host.is_empty() => {
+            let address = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
+            let host = if port == 80 { address } else { format!("{address}:{port}") };
+            CheckKind::Http(HttpCheck { host: host.into(), ..http })
         }
         other => other,
     })

@@ -490,7 +490,6 @@ fn question(kind: &CheckKind, port: u16) -> Question {
         CheckKind::Icmp => Question::Echo { len: ECHO_LEN },
         CheckKind::Tcp => Question::Tcp { port, dialogue: Dialogue::Handshake },
         CheckKind::Http(http) => Question::Tcp { port, dialogue: Dialogue::Http(http.clone()) },
-        CheckKind::Https(http, _) => Question::Tcp { port, dialogue: Dialogue::Http(http.clone()) },
         CheckKind::Udp(udp) => Question::Udp { port, exchange: Exchange::Udp(udp.clone()) },
         CheckKind::Dns(dns) => Question::Udp { port, exchange: Exchange::Dns(dns.clone()) },
     }

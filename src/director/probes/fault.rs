@@ -32,7 +32,7 @@ pub(in crate::director) enum Fault {
     OtherMac,
     /// The director has no address on the segment to ask from.
     NoSource,
-    /// Of TLS, or of a command.
+    /// Of a command.
     Other(String),
 }
 
