@@ -366,7 +366,8 @@ fn execute(words: &[String]) -> Result<(), String> {
 
 /// Whether a command failed because there is nothing to undo.
 fn is_absence(error: &str) -> bool {
-    const ABSENT: [&str; 5] = [
+    const ABSENT: [&str; 6] = [
+        "Address not found",
         "Cannot assign requested address",
         "No such file or directory",
         "does not exist",

@@ -57,6 +57,10 @@ impl Director {
             && icmp::quotes_packet(ip.is_ipv6(), kind)
         {
             let Some(quoted) = quoted_flow(bytes, ip) else { return false };
+            if !ip.is_ipv6() && matches!(kind, icmp::REDIRECT | icmp::SOURCE_QUENCH) {
+                // Of a redirect the packet goes on: what becomes of it decides.
+                return self.prober.is_about(quoted.source, quoted.destination, quoted.source_port);
+            }
             let ends = (quoted.source, quoted.destination);
             let error = IcmpError::new(!ip.is_ipv6(), kind, code);
             return self.prober.handle_error(now, ip.source, ends, quoted.source_port, error);

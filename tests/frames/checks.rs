@@ -24,67 +24,87 @@ fn checked(kind: &str, more: &str) -> String {
 
 /// A packet of the director's to a real server.
 #[derive(Clone, Debug)]
-struct Asked {
-    mac: MacAddr,
-    source: [u8; 4],
-    destination: [u8; 4],
-    source_port: u16,
-    destination_port: u16,
-    sequence: u32,
-    flags: String,
-    payload: Vec<u8>,
+pub struct Asked {
+    pub mac: MacAddr,
+    pub source: [u8; 4],
+    pub destination: [u8; 4],
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub sequence: u32,
+    /// Of TCP.
+    pub flags: String,
+    pub payload: Vec<u8>,
+    /// Of the IP packet.
+    pub len: u16,
+}
+
+impl Asked {
+    /// What answers it, if it is an echo request.
+    pub fn echo_reply(&self) -> Option<Vec<u8>> {
+        if self.source_port != 0 || self.payload.first() != Some(&8) {
+            return None;
+        }
+        let mut payload = self.payload.clone();
+        (payload[0], payload[2], payload[3]) = (0, 0, 0);
+        let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        let sum: u32 = payload.chunks(2).map(word).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        payload.splice(2..4, checksum.to_be_bytes());
+        let (from, to) = ((self.mac, self.destination), (BACK_MAC, self.source));
+        Some(FrameBuilder::new(from, to).raw(1, &payload))
+    }
 }
 
 /// What was sent since last asked to real servers, ARP apart.
 fn asked(world: &mut World) -> Vec<Asked> {
     let sent = world.take_sent().into_iter().filter(|sent| sent.segment == "back");
-    sent.filter_map(|sent| {
-        let packet = SlicedPacket::from_ethernet(&sent.bytes).unwrap();
-        let etherparse::NetSlice::Ipv4(ip) = packet.net? else { return None };
-        let ip = ip.header();
-        assert_eq!(sent.bytes[6..12], BACK_MAC.0);
-        let mut asked = Asked {
-            mac: MacAddr(sent.bytes[..6].try_into().unwrap()),
-            source: ip.source(),
-            destination: ip.destination(),
-            source_port: 0,
-            destination_port: 0,
-            sequence: 0,
-            flags: String::new(),
-            payload: Vec::new(),
-        };
-        match packet.transport? {
-            TransportSlice::Tcp(tcp) => {
-                (asked.source_port, asked.destination_port) =
-                    (tcp.source_port(), tcp.destination_port());
-                asked.sequence = tcp.sequence_number();
-                for (flag, set) in
-                    [('S', tcp.syn()), ('F', tcp.fin()), ('R', tcp.rst()), ('A', tcp.ack())]
-                {
-                    asked.flags.extend(set.then_some(flag));
-                }
-                asked.payload = tcp.payload().to_vec();
-            }
-            TransportSlice::Udp(udp) => {
-                (asked.source_port, asked.destination_port) =
-                    (udp.source_port(), udp.destination_port());
-                asked.payload = udp.payload().to_vec();
-            }
-            TransportSlice::Icmpv4(icmp) => asked.payload = icmp.slice().to_vec(),
-            TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => return None,
+    sent.filter_map(|sent| read(&sent.bytes)).collect()
+}
+
+fn read(frame: &[u8]) -> Option<Asked> {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let etherparse::NetSlice::Ipv4(ip) = packet.net? else { return None };
+    let ip = ip.header();
+    assert_eq!(frame[6..12], BACK_MAC.0);
+    let mut asked = Asked {
+        mac: MacAddr(frame[..6].try_into().unwrap()),
+        source: ip.source(),
+        destination: ip.destination(),
+        source_port: 0,
+        destination_port: 0,
+        sequence: 0,
+        flags: String::new(),
+        payload: Vec::new(),
+        len: ip.total_len(),
+    };
+    match packet.transport? {
+        TransportSlice::Tcp(tcp) => {
+            (asked.source_port, asked.destination_port) =
+                (tcp.source_port(), tcp.destination_port());
+            asked.sequence = tcp.sequence_number();
+            let flags = [('S', tcp.syn()), ('F', tcp.fin()), ('R', tcp.rst()), ('A', tcp.ack())];
+            asked.flags.extend(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag));
+            asked.payload = tcp.payload().to_vec();
         }
-        Some(asked)
-    })
-    .collect()
+        TransportSlice::Udp(udp) => {
+            (asked.source_port, asked.destination_port) =
+                (udp.source_port(), udp.destination_port());
+            asked.payload = udp.payload().to_vec();
+        }
+        TransportSlice::Icmpv4(icmp) => asked.payload = icmp.slice().to_vec(),
+        TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => return None,
+    }
+    Some(asked)
 }
 
 /// What a real server answers to a segment.
-fn answer(to: &Asked, flags: &'static str, payload: &[u8]) -> Vec<u8> {
+pub fn answer(to: &Asked, flags: &'static str, payload: &[u8]) -> Vec<u8> {
     let len = to.payload.len() as u32 + u32::from(to.flags.contains('S'));
     Tcp {
         source_mac: to.mac,
         destination_mac: BACK_MAC,
-        source: VIP,
+        source: to.destination,
         destination: to.source,
         source_port: to.destination_port,
         destination_port: to.source_port,
@@ -105,14 +125,43 @@ fn state_of(world: &mut World, real_server: usize) -> RealServerState {
 }
 
 /// Lets time pass in small steps, every packet that is asked answered by `stub`.
-fn live(world: &mut World, time: Duration, mut stub: impl FnMut(&Asked) -> Vec<Vec<u8>>) {
+fn live(world: &mut World, time: Duration, stub: impl FnMut(&Asked) -> Vec<Vec<u8>>) {
+    live_with_arp(world, time, |_, _| vec![], stub);
+}
+
+/// The same, and every ARP request, by segment and target, by `arp`. Answers go to the segment
+/// whose address they are for.
+pub fn live_with_arp(
+    world: &mut World,
+    time: Duration,
+    mut arp: impl FnMut(&str, [u8; 4]) -> Vec<Vec<u8>>,
+    mut stub: impl FnMut(&Asked) -> Vec<Vec<u8>>,
+) {
     let until = world.now + time;
     loop {
-        let questions = asked(world);
-        if !questions.is_empty() {
-            for answer in questions.iter().flat_map(&mut stub) {
-                world.offer("back", &answer);
+        let sent = world.take_sent();
+        let mut answers: Vec<(String, Vec<u8>)> = Vec::new();
+        for frame in &sent {
+            if frame.bytes[12..14] == [8, 6] {
+                let target = frame.bytes[38..42].try_into().unwrap();
+                let replies = arp(&frame.segment, target).into_iter();
+                answers.extend(replies.map(|reply| (frame.segment.clone(), reply)));
+            } else if frame.segment == "back"
+                && let Some(question) = read(&frame.bytes)
+            {
+                let segment = if question.source == FRONT_DIP { "front" } else { "back" };
+                for mut reply in stub(&question) {
+                    if segment == "front" {
+                        reply.splice(..6, FRONT_MAC.0);
+                    }
+                    answers.push((segment.to_owned(), reply));
+                }
             }
+        }
+        for (segment, answer) in &answers {
+            world.offer(segment, answer);
+        }
+        if !answers.is_empty() {
             continue;
         }
         match world.director.poll_timeout() {
@@ -281,7 +330,7 @@ fn what_comes_back_instead_of_an_answer_is_named() {
             .icmp_error(3, code, [0; 4], &quoted)
     };
     let from_rip =
-        |question: &Asked| answer_from(&Asked { destination: RS1, ..question.clone() }, "SA");
+        |question: &Asked| answer(&Asked { destination: RS1, ..question.clone() }, "SA", b"");
     type Row<'r> = (&'r dyn Fn(&Asked) -> Vec<u8>, &'r str, &'r str);
     let rows: [Row<'_>; 5] = [
         (&|question| answer(question, "RA", b""), "consumed", "connection refused"),
@@ -329,18 +378,7 @@ fn an_echo_request_to_the_vip_is_a_check_too() {
     assert_eq!(questions.len(), 3);
     let question = &questions[0];
     assert_eq!((question.mac, question.destination, question.payload[0]), (RS1_MAC, VIP, 8));
-    let mut payload = question.payload.clone();
-    (payload[0], payload[2], payload[3]) = (0, 0, 0);
-    let checksum = {
-        let sum: u32 = payload
-            .chunks(2)
-            .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-            .sum();
-        let sum = (sum & 0xffff) + (sum >> 16);
-        !((sum & 0xffff) + (sum >> 16)) as u16
-    };
-    payload.splice(2..4, checksum.to_be_bytes());
-    let reply = FrameBuilder::new((RS1_MAC, VIP), (BACK_MAC, BACK_DIP)).raw(1, &payload);
+    let reply = question.echo_reply().expect("it is an echo request");
     assert_eq!(world.tell("back", &reply), "consumed");
     live(&mut world, Duration::from_millis(600), |_| vec![]);
     assert_eq!(check_of(&mut world, 0).passed, 1);
@@ -431,7 +469,7 @@ fn a_reload_restarts_the_checks_it_changes_and_no_other() {
     let before = format!("{}{other}", checked("tcp", ""));
     let mut world = World::new(&before);
     let refusing = |question: &Asked| match question.flags.as_str() {
-        "S" if question.mac == RS1_MAC => vec![answer_from(question, "RA")],
+        "S" if question.mac == RS1_MAC => vec![answer(question, "RA", b"")],
         _ => healthy(question),
     };
     live(&mut world, Duration::from_millis(3500), refusing);
@@ -461,22 +499,6 @@ fn a_reload_restarts_the_checks_it_changes_and_no_other() {
     let status = world.status();
     assert_eq!(status.services[0].real_servers[0].state, RealServerState::Up);
     assert_eq!(status.services[1].real_servers[0].state, RealServerState::Down);
-}
-
-/// [`answer`], from the address that was asked.
-fn answer_from(to: &Asked, flags: &'static str) -> Vec<u8> {
-    Tcp {
-        source_mac: to.mac,
-        destination_mac: BACK_MAC,
-        source: to.destination,
-        destination: to.source,
-        source_port: to.destination_port,
-        destination_port: to.source_port,
-        sequence: 7000,
-        acknowledgement: to.sequence + 1,
-        ..tcp(0, flags)
-    }
-    .bytes()
 }
 
 #[test]

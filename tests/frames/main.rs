@@ -7,6 +7,7 @@ mod answers;
 mod arp;
 mod checks;
 mod connections;
+mod doctor;
 mod fragments_and_icmp;
 mod hold;
 mod loops;

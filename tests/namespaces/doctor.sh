@@ -57,7 +57,7 @@ faults_of_a_topology() {
     healthy "$TOPOLOGY"
 
     ip -n rs1 address delete "$VIP/32" dev lo
-    sick "no VIP" "VIP: $VIP is not on it" "ip address add $VIP/32 dev lo"
+    sick "no VIP" "vip: $VIP is not on it" "ip address add $VIP/32 dev lo"
     remedy
     healthy "no VIP, put right"
 
@@ -87,7 +87,7 @@ faults_of_a_topology() {
     lab_in rs1 iptables -F INPUT
 
     ip -n rs1 link set "$card" mtu 1400
-    sick "small MTU" "MTU: does not take packets of 1500 bytes" "mtu 1500"
+    sick "small MTU" "mtu: does not take packets of 1500 bytes" "mtu 1500"
     jq -r '.real_servers[0].findings[] | select(.item == "mtu") | .text' "$LAB_DIR/doctor.json" |
         grep -q "does those of 1400" || lab_fail "the MTU is not measured"
     ip -n rs1 link set "$card" mtu 1500
@@ -128,7 +128,7 @@ healthy "no route back, put right"
 ip -n rs1 address delete "$VIP/32" dev lo
 lab_sysctl rs1 net/ipv4/ip_forward 1
 ip -n rs1 route add "$VIP/32" via 10.0.0.1 dev back
-sick "a loop" "VIP: $VIP is not on it: it sends packets for it back" "ip address add"
+sick "a loop" "vip: $VIP is not on it: it sends packets for it back" "ip address add"
 ip -n rs1 route delete "$VIP/32"
 lab_sysctl rs1 net/ipv4/ip_forward 0
 remedy

@@ -397,6 +397,9 @@ fn vip_finding(signs: &Signs<'_>) -> Finding {
             Some(Err(Fault::Unreachable { by, error: IcmpError::Host | IcmpError::Network })) => {
                 return missing(format!("{by} says it is unreachable"));
             }
+            Some(Err(Fault::Unreachable { by, error: IcmpError::Other })) if *by != vip => {
+                return missing(format!("{by} handed a packet for it on, in vain"));
+            }
             Some(Err(Fault::Unreachable { by, error: IcmpError::Port | IcmpError::Protocol }))
                 if *by == vip =>
             {
@@ -405,7 +408,7 @@ fn vip_finding(signs: &Signs<'_>) -> Finding {
             _ => {}
         }
     }
-    if signs.answers(Probe::ServiceForClients) {
+    if signs.works(Probe::ServiceForClients) {
         return fine(Item::Vip, format!("has {vip}"));
     }
     if signs.answers(Probe::EchoAtRip) || signs.answers(Probe::ServiceAtRip) {

@@ -225,6 +225,11 @@ impl Prober {
         true
     }
 
+    /// Whether a packet between these ends is a question's.
+    pub fn is_about(&self, source: IpAddr, destination: IpAddr, port: u16) -> bool {
+        self.find(source, destination, port).is_some()
+    }
+
     /// A question's own packet has come back; whether it was one's.
     pub fn handle_returned(
         &mut self,
