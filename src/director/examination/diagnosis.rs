@@ -65,8 +65,10 @@ impl Director {
     fn findings(&self, now: Instant, examination: &Examination, subject: &Subject) -> Vec<Finding> {
         let signs = Signs { subject };
         let neighbor = self.neighbor_finding(examination, subject);
+        let is_found = neighbor.verdict == Verdict::Fine;
         let mut findings = vec![neighbor, self.hidden_finding(examination, subject)];
-        if subject.mac.is_some() {
+        // Packets that go astray say nothing about where they should have gone.
+        if is_found && subject.mac.is_some() {
             let vip = vip_finding(&signs);
             let has_vip = vip.verdict == Verdict::Fine;
             findings.push(vip);
