@@ -44,6 +44,7 @@ scenarios! {
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
     what_is_wrong_with_a_real_server_is_named = "doctor",
+    what_is_wrong_is_named_on_one_segment_too = "doctor-one-arm",
     real_servers_are_set_up_and_taken_down = "realserver",
     checks_go_the_way_clients_go = "checks",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",

@@ -1,7 +1,7 @@
 //! `vipr doctor`: every real server is asked, over the path that clients' packets take, whatever
 //! can go wrong with direct routing.
 //!
-//! In three rounds, each as long as its answers take and no longer than [`ROUND_MAX`]: who answers
+//! In three rounds, each as long as its answers take and no longer than a few seconds: who answers
 //! for which address; what works over IP; and where something does not, what exactly. What the
 //! answers mean is told by [`diagnosis`].
 
@@ -27,11 +27,11 @@ use crate::wire::MacAddr;
 /// Real servers of services in one examination.
 const EXAMINED_MAX: usize = 512;
 /// How long an answer may take.
-const ANSWER_MAX: Duration = Duration::from_millis(1000);
+const ANSWER_MAX: Duration = Duration::from_millis(600);
 /// ARP is asked again after this.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// How long stations have to answer ARP.
-const HEARING: Duration = Duration::from_millis(900);
+const HEARING: Duration = Duration::from_millis(700);
 /// Of a question without an answer, so many attempts.
 const ATTEMPTS: u8 = 2;
 /// Questions put at a time.
