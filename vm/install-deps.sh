@@ -31,6 +31,7 @@ NEEDS=(
     "test  | dnsmasq         | dnsmasq-base"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
+    "test  | openssl         | openssl"
     "test  | nft             | nftables"
     "test  | iptables        | iptables"
     "test  | arptables       | arptables"

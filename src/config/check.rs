@@ -55,6 +55,8 @@ pub enum CheckKind {
     Icmp,
     /// The handshake succeeds; then a reset.
     Tcp,
+    /// A TLS server answers a ClientHello with this name in it; then a reset.
+    Tls(Option<Arc<str>>),
     Http(HttpCheck),
     Udp(UdpCheck),
     Dns(DnsCheck),
@@ -68,6 +70,7 @@ impl CheckKind {
             CheckKind::Arp => "arp",
             CheckKind::Icmp => "icmp",
             CheckKind::Tcp => "tcp",
+            CheckKind::Tls(_) => "tls",
             CheckKind::Http(_) => "http",
             CheckKind::Udp(_) => "udp",
             CheckKind::Dns(_) => "dns",

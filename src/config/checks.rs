@@ -32,6 +32,7 @@ pub(super) const CHECK: Schema = Schema {
         "rise",
         "warmup",
         "on_failure",
+        "server_name",
         "method",
         "path",
         "host",
@@ -50,7 +51,8 @@ pub(super) const CHECK: Schema = Schema {
 
 /// Keys that only some kinds have.
 const KEYS_OF_KINDS: &[(&str, &[&str])] = &[
-    ("port", &["tcp", "http", "udp", "dns"]),
+    ("port", &["tcp", "tls", "http", "udp", "dns"]),
+    ("server_name", &["tls"]),
     ("method", &["http"]),
     ("path", &["http"]),
     ("host", &["http"]),
@@ -129,14 +131,16 @@ impl CheckSection {
 }
 
 fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKind>> {
-    const KINDS: [&str; 7] = ["arp", "icmp", "tcp", "http", "udp", "dns", "exec"];
+    const KINDS: [&str; 8] = ["arp", "icmp", "tcp", "tls", "http", "udp", "dns", "exec"];
     let example = "kind = \"http\"";
     let kind = section.required("kind", example, mistakes, |value| {
         if value.value.as_str() == Some("https") {
             return Err(value
                 .mistake("https is not supported by this version")
                 .expected(format!("expected one of: {}", KINDS.join(", ")))
-                .help("tcp sees whether it is accepted; exec can run a program that speaks TLS"));
+                .help(
+                    "tls sees whether a TLS server answers; exec can run a program for the rest",
+                ));
         }
         values::choice(value, &KINDS.map(|kind| (kind, kind)))
     })?;
@@ -145,6 +149,9 @@ fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKin
         "arp" => Ok(CheckKind::Arp),
         "icmp" => Ok(CheckKind::Icmp),
         "tcp" => Ok(CheckKind::Tcp),
+        "tls" => section
+            .optional("server_name", mistakes, host_name)
+            .map(|at| CheckKind::Tls(at.map(|at| at.value))),
         "http" => read_http(section, mistakes).map(CheckKind::Http),
         "udp" => read_udp(section, mistakes).map(CheckKind::Udp),
         "dns" => read_dns(section, mistakes).map(CheckKind::Dns),
@@ -175,6 +182,26 @@ fn check_keys(table: &DeTable<'_>, kind: At<&str>, mistakes: &mut Mistakes) -> R
 
 fn quoted_list(words: &[&str]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ")
+}
+
+/// What a certificate can be for: no address (RFC 6066, 3).
+fn host_name(value: Value<'_>) -> Result<Arc<str>, Mistake> {
+    let expected = "expected a host name, as in \"www.example.org\"";
+    let text = value.string(expected)?;
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let fine = text.len() <= 253
+        && text.split('.').all(is_label)
+        && text.parse::<core::net::IpAddr>().is_err();
+    match fine {
+        true => Ok(text.into()),
+        false => Err(value
+            .mistake(format_args!("is not a host name: {}", quoted(text)))
+            .expected(expected)
+            .help("without it none is asked for")),
+    }
 }
 
 fn read_http(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<HttpCheck> {

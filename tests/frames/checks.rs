@@ -310,6 +310,26 @@ fn an_http_answer_counts_by_status_and_text() {
 }
 
 #[test]
+fn a_tls_server_answers_a_client_hello() {
+    let rows: [(&[u8], Option<&str>); 3] = [
+        (&[22, 3, 3, 0, 80, 2, 0, 0, 76], None),
+        (&[21, 3, 3, 0, 2, 2, 40], Some("TLS alert 40")),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Some("the answer is not TLS")),
+    ];
+    for (response, reason) in rows {
+        let mut world = World::new(&checked("tls", "server_name = \"www.example.org\""));
+        let mut hellos = Vec::new();
+        live(&mut world, Duration::from_millis(100), |question| {
+            hellos.extend((!question.payload.is_empty()).then(|| question.payload.clone()));
+            serving(question, response)
+        });
+        assert_eq!((hellos.len(), hellos[0][0]), (3, 22));
+        let last = check_of(&mut world, 0).last.expect("it was checked");
+        assert_eq!(last.reason.as_deref(), reason);
+    }
+}
+
+#[test]
 fn what_comes_back_instead_of_an_answer_is_named() {
     let loop_back = |question: &Asked| {
         Tcp {

@@ -60,14 +60,39 @@ retries = 0
 [[service.real_server]]
 name = "rs1"
 address = "10.0.0.11"
+[[service]]
+name = "secure"
+vip = "$VIP"
+protocol = "tcp"
+ports = 443
+[service.check]
+kind = "tls"
+server_name = "www.lab.test"
+interval = "400ms"
+timeout = "300ms"
+retries = 0
+[[service.real_server]]
+name = "rs1"
+address = "10.0.0.11"
+[[service.real_server]]
+name = "rs2"
+address = "10.0.0.12"
 TOML
 } >"$LAB_DIR/vipr.toml"
+# A TLS server, and one that speaks something else at its port.
+openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=www.lab.test -days 2 \
+    -keyout "$LAB_DIR/key.pem" -out "$LAB_DIR/certificate.pem" 2>"$LAB_DIR/openssl.log"
+lab_exec rs1 openssl s_server -quiet -accept 443 -key "$LAB_DIR/key.pem" \
+    -cert "$LAB_DIR/certificate.pem" -www >"$LAB_DIR/rs1/openssl.log" 2>&1 &
+lab_exec rs2 socat TCP-LISTEN:443,reuseaddr,fork SYSTEM:'echo SSH-2.0-lab' 2>"$LAB_DIR/rs2/socat.log" &
 lab_vipr_start "$LAB_DIR/vipr.toml"
 lab_capture back director vipr-back "tcp port 80"
 for number in "${REAL_SERVERS[@]}"; do
     expect_health web "rs$number" "true null"
 done
 expect_health dns rs1 "true null"
+expect_health secure rs1 "true null"
+expect_health secure rs2 "false the answer is not TLS"
 lab_expect "requests" "$(lab_requests 60 | lab_tally)" "30 rs1, 20 rs2, 10 rs3"
 
 # The service itself says that it is not well.
@@ -89,6 +114,7 @@ lab_vipr check-now web rs2
 # It listens on its own address only: the RIP answers, the VIP does not.
 sed -i 's/listen 80;/listen 10.0.0.13:80;/' "$LAB_DIR/rs3/nginx.conf"
 ip netns pids rs3 | xargs kill
+# shellcheck disable=SC2016 # for the inner shell
 lab_wait 10 "nginx of rs3 to end" bash -c '[[ -z $(ip netns pids rs3) ]]'
 lab_exec rs3 nginx -p "$LAB_DIR/rs3" -e "$LAB_DIR/rs3/error.log" -c "$LAB_DIR/rs3/nginx.conf" &
 lab_wait 10 "nginx of rs3 on its RIP" lab_answers rs3 10.0.0.13
@@ -119,6 +145,7 @@ lab_expect "check packets that do not come from the director's address" \
 lab_expect_balance
 
 # Another kind, while running: a command.
+# shellcheck disable=SC2016 # for vipr's command
 sed -i 's#^kind = "http"#kind = "exec"\ncommand = ["/bin/sh", "-c", "test -e /run/lab/$VIPR_REAL_SERVER.ok || { echo nothing there; exit 1; }"]#; /^path = /d; /^body = /d' \
     "$LAB_DIR/vipr.toml"
 touch "$LAB_DIR/rs1.ok"

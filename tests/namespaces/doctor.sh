@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../vm/lab.sh"
 # Runs the doctor; its findings are in $LAB_DIR/doctor.json.
 doctor() {
     local status=0
-    lab_vipr doctor "$@" --json >"$LAB_DIR/doctor.json" || status=$?
+    lab_vipr doctor --json >"$LAB_DIR/doctor.json" || status=$?
     echo "$status"
 }
 faults() {
@@ -46,6 +46,7 @@ remedy() {
 }
 nginx_again() {
     ip netns pids rs1 | xargs -r kill
+    # shellcheck disable=SC2016 # for the inner shell
     lab_wait 10 "nginx of rs1 to end" bash -c '[[ -z $(ip netns pids rs1) ]]'
     lab_exec rs1 nginx -p "$LAB_DIR/rs1" -e "$LAB_DIR/rs1/error.log" -c "$LAB_DIR/rs1/nginx.conf" &
     lab_wait 10 "nginx of rs1" lab_answers rs1 "$1"

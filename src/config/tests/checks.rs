@@ -96,6 +96,10 @@ fn every_mistake_is_named_with_its_place() {
         ("kind = \"http\"\nstatus = \"300-200\"", "18:10: `status` is no status"),
         ("kind = \"http\"\nstatus = []", "18:10: `status` is empty"),
         ("kind = \"https\"", "17:8: `kind` https is not supported by this version"),
+        (
+            "kind = \"tls\"\nserver_name = \"192.0.2.10\"",
+            "18:15: `server_name` is not a host name: \"192.0.2.10\"",
+        ),
         ("kind = \"udp\"", "16:1: [service.check] without `send`"),
         (
             "kind = \"udp\"\nsend = \"hex:0\"",

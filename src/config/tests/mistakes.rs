@@ -976,6 +976,7 @@ fn every_known_key_is_read() {
                     let kind = match *key {
                         "kind" => "",
                         "method" | "path" | "host" | "status" | "body" => "kind = \"http\"",
+                        "server_name" => "kind = \"tls\"",
                         "send" | "expect" => "kind = \"udp\"",
                         "query" | "record" | "rcode" => "kind = \"dns\"",
                         "command" => "kind = \"exec\"",

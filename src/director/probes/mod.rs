@@ -14,6 +14,7 @@ pub(super) mod fault;
 pub(super) mod http;
 pub(super) mod stream;
 pub(super) mod target;
+mod tls;
 
 use core::net::IpAddr;
 use core::time::Duration;

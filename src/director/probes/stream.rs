@@ -2,6 +2,7 @@
 //! nothing is shared between real servers but the local ports.
 
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -11,7 +12,8 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 use super::super::instant::Instant;
 use super::super::transmit::TransmitQueue;
-use super::{Fault, Stage, Target, http};
+use super::http::Verdict;
+use super::{Fault, Stage, Target, http, tls};
 use crate::config::check::HttpCheck;
 
 /// Bytes of an answer that may be under way at a time.
@@ -25,6 +27,8 @@ pub(in crate::director) enum Dialogue {
     /// Nothing.
     Handshake,
     Http(HttpCheck),
+    /// The beginning of a TLS handshake, for a server of this name.
+    Tls(Option<Arc<str>>),
 }
 
 /// Both ports of a connection.
@@ -46,7 +50,37 @@ pub(super) struct Stream {
 
 enum Talk {
     Handshake,
-    Http { request: Vec<u8>, sent: usize, reader: Box<http::Reader> },
+    Exchange { request: Vec<u8>, sent: usize, reader: Box<Reader> },
+}
+
+/// Hears an answer as it comes.
+enum Reader {
+    Http(http::Reader),
+    Tls(tls::Reader),
+}
+
+impl Reader {
+    fn feed(&mut self, data: &[u8]) -> Verdict {
+        match self {
+            Reader::Http(reader) => reader.feed(data),
+            Reader::Tls(reader) => reader.feed(data),
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        match self {
+            Reader::Http(reader) => reader.has_begun(),
+            Reader::Tls(reader) => reader.has_begun(),
+        }
+    }
+
+    /// The connection has ended before it was clear.
+    fn end(&mut self) -> Result<(), Fault> {
+        match self {
+            Reader::Http(reader) => reader.end(),
+            Reader::Tls(_) => Err(Fault::Closed),
+        }
+    }
 }
 
 impl Stream {
@@ -60,11 +94,16 @@ impl Stream {
     ) -> Option<Stream> {
         let talk = match dialogue {
             Dialogue::Handshake => Talk::Handshake,
-            Dialogue::Http(check) => Talk::Http {
-                request: http::request(&check),
-                sent: 0,
-                reader: Box::new(http::Reader::new(check)),
-            },
+            Dialogue::Http(check) => {
+                let request = http::request(&check);
+                let reader = Reader::Http(http::Reader::new(check));
+                Talk::Exchange { request, sent: 0, reader: Box::new(reader) }
+            }
+            Dialogue::Tls(name) => {
+                let request = tls::client_hello(name.as_deref(), seed);
+                let reader = Reader::Tls(tls::Reader::default());
+                Talk::Exchange { request, sent: 0, reader: Box::new(reader) }
+            }
         };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -77,7 +116,7 @@ impl Stream {
         });
         let (receive, send) = match &talk {
             Talk::Handshake => (1, 1),
-            Talk::Http { request, .. } => (RECEIVE_BUFFER_LEN, request.len()),
+            Talk::Exchange { request, .. } => (RECEIVE_BUFFER_LEN, request.len()),
         };
         let mut socket = tcp::Socket::new(
             tcp::SocketBuffer::new(vec![0; receive]),
@@ -101,7 +140,7 @@ impl Stream {
     /// How far it has come.
     pub fn stage(&self) -> Stage {
         match &self.talk {
-            Talk::Http { reader, .. } if reader.has_begun() => Stage::Answering,
+            Talk::Exchange { reader, .. } if reader.has_begun() => Stage::Answering,
             _ if self.connected => Stage::Connected,
             _ => Stage::Asked,
         }
@@ -163,7 +202,7 @@ impl Stream {
         }
         match &mut self.talk {
             Talk::Handshake => Some(Ok(())),
-            Talk::Http { request, sent, reader } => {
+            Talk::Exchange { request, sent, reader } => {
                 if *sent < request.len() && socket.can_send() {
                     *sent += socket.send_slice(&request[*sent..]).unwrap_or(0);
                 }
