@@ -55,7 +55,7 @@ pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
 pub use self::reload::ReloadReport;
 pub use self::services::{DestinationId, ServiceId};
-pub use self::transmit::Transmit;
+pub use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit};
 pub use self::verdict::{Action, DropReason, Verdict};
 use crate::config::Snapshot;
 use crate::wire::Frame;
