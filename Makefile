@@ -68,6 +68,12 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@echo && echo "== The core alone, taking configurations into force"
 	@$(CARGO) bench --locked --quiet --bench reload
 
+.PHONY: bench-arp
+bench-arp: ## Where clients end up while real servers leak ARP, a thousand resolutions a row
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
+
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
 	install -D -m 755 $(VIPR) $(DESTDIR)$(PREFIX)/bin/vipr

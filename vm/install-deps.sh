@@ -31,6 +31,7 @@ NEEDS=(
     "test  | dnsmasq         | dnsmasq-base"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
+    "test  | nft             | nftables"
     "test  | ed              | ed"
     "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"

@@ -26,10 +26,13 @@ pub mod verdict;
 mod admission;
 mod announcer;
 mod answers;
+mod askers;
 mod conflicts;
 mod fragments;
+mod guardian;
 mod hold;
 mod ingress;
+mod inquiry;
 mod keyed;
 mod look_ahead;
 mod neighbors;
@@ -81,7 +84,7 @@ pub struct Limits {
     pub hold_frames: usize,
     /// Their bytes.
     pub hold_bytes: usize,
-    /// RSTs sent a second, and ICMP errors sent a second.
+    /// RSTs sent a second, ICMP errors sent a second, and stations told who has a VIP.
     pub replies_per_second: u32,
     /// How many of them at once after a pause.
     pub replies_burst: u32,
@@ -128,6 +131,11 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    /// When the director asks for its own VIPs, and who else did.
+    inquiry: inquiry::Inquiry,
+    askers: askers::Askers,
+    guardian: guardian::GuardianCounters,
+    repair_limit: rate_limit::TokenBucket,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
@@ -164,6 +172,10 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            inquiry: inquiry::Inquiry::default(),
+            askers: askers::Askers::new(key),
+            guardian: guardian::GuardianCounters::default(),
+            repair_limit: limit(),
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,
@@ -218,6 +230,11 @@ impl Director {
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// How many configurations have been in force, this one included.

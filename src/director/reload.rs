@@ -224,12 +224,15 @@ impl Director {
             announced.iter().map(|&(vip, segment, _)| (vip, segment)).collect();
         self.announcer.retain(|vip, segment| still.contains(&(vip, segment)));
         let announce = self.snapshot.announce;
+        let mut news = false;
         for &(vip, segment, _) in announced.difference(&self.announced) {
             self.announcer.vip_up(now, vip, segment, &announce);
+            news = true;
         }
         self.announced = announced;
         let segments: Vec<SegmentId> = vip_segments.into_iter().map(|(id, _)| id).collect();
         self.announcer.refresh(now, &segments, &announce);
+        self.guard_anew(now, &segments, news);
     }
 
     fn reconcile_segments(&mut self, next: &Snapshot) -> ReloadReport {

@@ -3,6 +3,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
+use super::guardian::Claim;
 use super::neighbors::{self, Heard, NeighborId};
 use super::stations::Station;
 use super::{Director, DropReason, Event, Instant, SegmentId, Verdict, announcer};
@@ -28,11 +29,23 @@ impl Director {
             return Verdict::drop(DropReason::OwnFrame);
         }
         if self.is_claim(ingress, arp.sender.into()) {
-            self.note_claim(now, ingress, arp);
+            self.note_claim(
+                now,
+                Claim {
+                    vip: arp.sender.into(),
+                    segment: ingress,
+                    mac: arp.sender_mac,
+                    to_all: packet.destination.is_multicast(),
+                },
+            );
             return Verdict::consume();
         }
         let heard = self.hear(now, ingress, arp);
         if arp.operation == ArpOperation::Request && self.is_answered(ingress, packet, arp.target) {
+            // One that has no address yet only wants to know whether somebody has this one.
+            if !arp.sender.is_unspecified() {
+                self.note_asker(now, ingress, arp.target.into(), arp.sender_mac);
+            }
             return self.answer_arp(ingress, packet, arp);
         }
         if heard { Verdict::consume() } else { Verdict::drop(DropReason::ArpNotOurs) }
@@ -66,29 +79,6 @@ impl Director {
         }
     }
 
-    /// Whether a sender address on this segment can only be the director's: a VIP announced there.
-    fn is_claim(&self, ingress: SegmentId, sender: IpAddr) -> bool {
-        self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips())
-            && self.services.vip(sender).is_some_and(|vip| vip.configured)
-    }
-
-    fn note_claim(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) {
-        let vip = IpAddr::V4(arp.sender);
-        let real_server = self
-            .real_server_at(now, arp.sender_mac, None)
-            .and_then(|id| self.services.destinations.get(id))
-            .map(|destination| destination.name.clone());
-        let mac = arp.sender_mac;
-        let reaction = self.conflicts.claim(now, vip, ingress, mac, real_server.as_ref());
-        if reaction.defend {
-            self.announcer.once(now, vip, ingress);
-        }
-        if reaction.tell {
-            let segment = self.segment_label(ingress);
-            self.events.push(Event::Conflict { vip, segment, mac, real_server });
-        }
-    }
-
     /// Learns from an ARP packet's sender; whether it told anything about a real server.
     fn hear(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) -> bool {
         let (sender, mac) = (IpAddr::V4(arp.sender), arp.sender_mac);
@@ -96,7 +86,7 @@ impl Director {
             Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
             Heard::Up { neighbor } => {
-                self.neighbor_up(neighbor, mac);
+                self.neighbor_up(now, neighbor, mac);
                 true
             }
             Heard::Moved { neighbor, from } => {
@@ -110,6 +100,7 @@ impl Director {
                     });
                 }
                 self.recognise_by(sender);
+                self.card_known(now, mac);
                 true
             }
         }
@@ -163,7 +154,7 @@ impl Director {
         self.emit(egress, |buffer| announcement.emit(buffer, MacAddr::BROADCAST));
     }
 
-    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr) {
+    fn neighbor_up(&mut self, now: Instant, id: NeighborId, mac: MacAddr) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         self.events.push(Event::NeighborUp {
             real_server: neighbor.name.clone(),
@@ -174,6 +165,7 @@ impl Director {
         let address = neighbor.address;
         self.follow_neighbor(id);
         self.recognise_by(address);
+        self.card_known(now, mac);
     }
 
     fn neighbor_down(&mut self, id: NeighborId, probes: u32) {

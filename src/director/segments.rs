@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::SegmentId;
-use crate::config::snapshot::{self, Role};
+use crate::config::snapshot::{self, Defend, Role};
 use crate::wire::MacAddr;
 
 /// The MTU where neither the configuration nor a device says otherwise.
@@ -17,6 +17,7 @@ pub(super) const MTU_DEFAULT: u16 = 1500;
 pub(super) struct Segment {
     pub name: Arc<str>,
     pub role: Role,
+    pub defend: Defend,
     pub mac: MacAddr,
     /// The director's own addresses here.
     pub addresses: Vec<IpNet>,
@@ -128,6 +129,7 @@ impl Segments {
                 self.all.push(Segment {
                     name: next.name.clone(),
                     role: next.role,
+                    defend: next.defend,
                     mac: next.mac,
                     addresses: Vec::new(),
                     configured: true,
@@ -141,6 +143,7 @@ impl Segments {
         };
         let segment = &mut self.all[index];
         segment.role = next.role;
+        segment.defend = next.defend;
         segment.mac = next.mac;
         segment.addresses.clone_from(&next.addresses);
         segment.mtu_configured = next.mtu;

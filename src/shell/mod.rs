@@ -13,6 +13,7 @@ mod fake;
 pub mod file;
 mod followed;
 pub mod follower;
+mod guards;
 pub mod logger;
 pub mod metrics;
 pub mod ports;

@@ -1,11 +1,12 @@
 //! A director with its ports: frames in bursts, timers, a new configuration.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mio::Registry;
 
 use super::event_log::{EventLog, Line};
+use super::guards::Guards;
 use super::ports::{OpenError, Opened, Opener, Ports};
 use super::{clock, state};
 use crate::config::Snapshot;
@@ -23,6 +24,7 @@ pub(super) struct Router<O: Opener> {
     /// Where each frame of the batch goes, if it goes on.
     egress: [Option<SegmentId>; BURST_MAX],
     event_log: EventLog,
+    guards: Guards,
 }
 
 impl<O: Opener> Router<O> {
@@ -34,6 +36,7 @@ impl<O: Opener> Router<O> {
             batch: Batch::new(BURST_MAX),
             egress: [None; BURST_MAX],
             event_log: EventLog::default(),
+            guards: Guards::default(),
         }
     }
 
@@ -48,6 +51,7 @@ impl<O: Opener> Router<O> {
                 Err(error) => return Err((self.segment_name(segment), error)),
             }
         }
+        self.guards.reconcile(clock::now(), self.director.snapshot());
         Ok(())
     }
 
@@ -124,6 +128,9 @@ impl<O: Opener> Router<O> {
             let opened = self.ports.handle_timeout(registry, now);
             self.handle_opened(opened);
         }
+        if self.guards.poll_timeout().is_some_and(|at| at <= now) {
+            self.guards.handle_timeout(now, self.director.snapshot());
+        }
         if self.event_log.poll_timeout().is_some_and(|at| at <= now) {
             self.event_log.handle_timeout(now).iter().for_each(print);
         }
@@ -135,6 +142,7 @@ impl<O: Opener> Router<O> {
             self.director.poll_timeout(),
             self.ports.poll_timeout(),
             self.event_log.poll_timeout(),
+            self.guards.poll_timeout(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -150,6 +158,7 @@ impl<O: Opener> Router<O> {
         }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(opened);
+        self.guards.reconcile(now, self.director.snapshot());
         self.drain(now);
     }
 
@@ -173,19 +182,29 @@ impl<O: Opener> Router<O> {
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
         let mut response = self.director.handle_command(now, command);
         if let Response::Status(report) = &mut response {
-            self.complete(report);
+            self.complete(now, report);
         }
         // A command may change something that is to be sent or said.
         self.drain(now);
         response
     }
 
-    /// Adds what only the ports know.
-    fn complete(&self, report: &mut StatusReport) {
+    /// Adds what only the ports and the clock know.
+    fn complete(&self, now: Instant, report: &mut StatusReport) {
+        let started = SystemTime::now() - now.since(self.director.started());
+        let at = |seconds| {
+            let since = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            Some(clock::timestamp(started + since))
+        };
+        for conflict in &mut report.conflicts {
+            conflict.first_at = at(conflict.first);
+            conflict.last_at = at(conflict.last);
+        }
         for segment in &mut report.segments {
             let status = self.ports.status(&segment.name).unwrap_or_default();
             segment.up = status.up;
             segment.send_errors = status.send_errors;
+            segment.arp_guard = self.guards.report(&segment.name);
         }
     }
 

@@ -7,6 +7,7 @@ mod answers;
 mod arp;
 mod connections;
 mod fragments_and_icmp;
+mod guardian;
 mod hold;
 mod loops;
 mod refused;
