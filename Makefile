@@ -69,9 +69,10 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@$(CARGO) bench --locked --quiet --bench reload
 
 .PHONY: bench-arp
-bench-arp: ## Where clients end up while real servers leak ARP, a thousand resolutions a row
+bench-arp: ## How soon ARP is answered under load, and where clients end up while real servers leak it
 	@vm/install-deps.sh build demo test
 	$(CARGO) build --release --locked
+	@timeout --foreground 120 vm/lab.sh run vm/bench-arp-load.sh
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
 
 .PHONY: install

@@ -10,6 +10,7 @@ mod netlink;
 pub mod open_error;
 pub mod pcap;
 pub mod tap;
+pub mod urgent;
 
 use std::io;
 use std::os::fd::RawFd;

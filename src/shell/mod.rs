@@ -25,5 +25,6 @@ pub mod signals;
 mod state;
 pub mod systemd;
 mod tokens;
+mod urgent;
 pub mod watch;
 mod watched;

@@ -8,6 +8,7 @@ use mio::Registry;
 use super::event_log::{EventLog, Line};
 use super::guards::Guards;
 use super::ports::{OpenError, Opened, Opener, Ports};
+use super::urgent::URGENT_MAX;
 use super::{clock, state};
 use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
@@ -16,6 +17,8 @@ use crate::director::{
     Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
 };
 use crate::port::Batch;
+use crate::port::urgent::URGENT_LEN;
+use crate::wire::Frame;
 
 pub(super) struct Router<O: Opener> {
     director: Director,
@@ -212,10 +215,18 @@ impl<O: Opener> Router<O> {
     fn handle_burst(&mut self, registry: &Registry, segment: SegmentId) {
         let now = clock::now();
         self.handle_director_timeout(now);
+        let has_urgent = self.ports.has_urgent(segment);
+        if has_urgent {
+            self.handle_urgent(now, segment);
+        }
         self.ports.receive(registry, now, segment, &mut self.batch);
         self.director.look_ahead(self.batch.iter());
         let len = self.batch.len();
         for index in 0..len {
+            if has_urgent && self.ports.is_handled(now, segment, self.batch.frame(index).bytes) {
+                self.egress[index] = None;
+                continue;
+            }
             let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
             self.egress[index] = match verdict.action {
                 Action::Forward { egress } => Some(egress),
@@ -233,6 +244,21 @@ impl<O: Opener> Router<O> {
         }
         self.ports.flush(now);
         self.log_events(now);
+    }
+
+    /// Answers ARP before anything else, while there is more than can be forwarded.
+    fn handle_urgent(&mut self, now: Instant, segment: SegmentId) {
+        let mut buffer = [0; URGENT_LEN];
+        let mut any = false;
+        for _ in 0..URGENT_MAX {
+            let Some(bytes) = self.ports.receive_urgent(now, segment, &mut buffer) else { break };
+            // ARP and neighbour discovery are never forwarded.
+            let _ = self.director.handle_frame(now, segment, &mut Frame::plain(bytes));
+            any = true;
+        }
+        if any {
+            self.drain(now);
+        }
     }
 
     fn handle_director_timeout(&mut self, now: Instant) {
