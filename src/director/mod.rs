@@ -27,10 +27,12 @@ mod admission;
 mod announcer;
 mod answers;
 mod conflicts;
+mod discovery;
 mod fragments;
 mod hold;
 mod ingress;
 mod keyed;
+mod listeners;
 mod look_ahead;
 mod neighbors;
 mod rate_limit;
@@ -128,6 +130,10 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    /// Multicast groups of IPv6.
+    listeners: listeners::Listeners,
+    /// Whether they are to be gone through again.
+    groups_stale: bool,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
@@ -164,6 +170,8 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            listeners: listeners::Listeners::new(key),
+            groups_stale: false,
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,

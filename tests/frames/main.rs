@@ -8,6 +8,8 @@ mod arp;
 mod connections;
 mod fragments_and_icmp;
 mod hold;
+mod ipv6;
+mod ipv6_discovery;
 mod loops;
 mod refused;
 mod reload;
