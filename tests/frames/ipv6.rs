@@ -127,7 +127,8 @@ fn what_is_not_for_a_vip_or_from_no_client_is_dropped() {
         assert_eq!(world.tell("front", &frame), expected);
     }
     let syn = from_client6().tcp(2, 80, "S", b"");
-    assert_eq!(world.tell("back", &syn), "dropped vip_on_backend");
+    let on_backend = with_macs(&syn, BACK_MAC, CLIENT_MAC);
+    assert_eq!(world.tell("back", &on_backend), "dropped vip_on_backend");
     let group = with_macs(&syn, group_mac(ALL_NODES), CLIENT_MAC);
     assert_eq!(world.tell("front", &group), "dropped group_mac", "TCP is never for all");
     let looped = Packet6 { macs: (RS1_MAC, FRONT_MAC), ..from_client6() };
