@@ -42,6 +42,8 @@ pub(super) struct Asker {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     asked: Instant,
+    /// The address it asked from, to which it is told.
+    address: IpAddr,
     repair: Option<Repair>,
 }
 
@@ -82,7 +84,7 @@ impl Askers {
     }
 
     /// A station asked. If somebody else claims the VIP it is told who has it, beginning now.
-    pub fn note(&mut self, now: Instant, asker: Asker, repair: bool) {
+    pub fn note(&mut self, now: Instant, asker: Asker, address: IpAddr, repair: bool) {
         let known = self.entries.get(&asker).map(|known| known.asked);
         if let Some(asked) = known {
             self.by_age.remove(&(asked, asker));
@@ -90,8 +92,10 @@ impl Askers {
             return;
         }
         self.by_age.insert((now, asker));
-        let entry = self.entries.entry(asker).or_insert(Entry { asked: now, repair: None });
+        let entry =
+            self.entries.entry(asker).or_insert(Entry { asked: now, address, repair: None });
         entry.asked = now;
+        entry.address = address;
         if repair {
             self.begin(now, asker);
         }
@@ -132,8 +136,8 @@ impl Askers {
         self.agenda.first().map(|&(at, _)| at)
     }
 
-    /// The next station to be told, if any.
-    pub fn poll(&mut self, now: Instant) -> Option<Asker> {
+    /// The next station to be told, if any, and the address it asked from.
+    pub fn poll(&mut self, now: Instant) -> Option<(Asker, IpAddr)> {
         let &(at, asker) = self.agenda.first()?;
         if at > now {
             return None;
@@ -148,7 +152,7 @@ impl Askers {
                 entry.repair = None;
             }
         }
-        Some(asker)
+        Some((asker, entry.address))
     }
 
     pub fn len(&self) -> usize {
@@ -185,6 +189,8 @@ impl Askers {
 mod tests {
     use super::*;
 
+    const FROM: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 100));
+
     fn asker(number: usize) -> Asker {
         let [.., a, b] = number.to_be_bytes();
         let vip = IpAddr::from([192, 0, 2, 10]);
@@ -209,9 +215,9 @@ mod tests {
     #[test]
     fn a_station_is_told_five_times_within_a_second_and_from_the_start_if_it_asks_again() {
         let mut askers = Askers::new(HashKey(1, 2));
-        askers.note(at(0), asker(1), true);
+        askers.note(at(0), asker(1), FROM, true);
         assert_eq!(run(&mut askers, 100), [2, 10, 40]);
-        askers.note(at(100), asker(1), true);
+        askers.note(at(100), asker(1), FROM, true);
         assert_eq!(run(&mut askers, 5000), [102, 110, 140, 300, 900]);
         assert_eq!(askers.next_deadline(), None);
     }
@@ -219,8 +225,8 @@ mod tests {
     #[test]
     fn nobody_is_told_while_nobody_else_claims_the_vip_but_then_all_are() {
         let mut askers = Askers::new(HashKey(1, 2));
-        askers.note(at(0), asker(1), false);
-        askers.note(at(0), asker(2), false);
+        askers.note(at(0), asker(1), FROM, false);
+        askers.note(at(0), asker(2), FROM, false);
         assert_eq!(askers.next_deadline(), None);
         let Asker { segment, vip, .. } = asker(1);
         askers.repair_all(at(10), segment, IpAddr::from([192, 0, 2, 11]));
@@ -236,20 +242,20 @@ mod tests {
     fn the_table_is_bounded_and_counts_whom_it_let_go() {
         let mut askers = Askers::new(HashKey(1, 2));
         for number in 0..ASKERS_MAX {
-            askers.note(at(number as u64), asker(number), false);
+            askers.note(at(number as u64), asker(number), FROM, false);
         }
-        askers.note(at(5000), asker(0), false);
-        askers.note(at(5001), asker(ASKERS_MAX), false);
+        askers.note(at(5000), asker(0), FROM, false);
+        askers.note(at(5001), asker(ASKERS_MAX), FROM, false);
         assert_eq!((askers.len(), askers.refused()), (ASKERS_MAX, 1));
         assert!(askers.contains(&asker(0)), "it asked again");
         assert!(!askers.contains(&asker(1)));
 
-        askers.note(at(5002), asker(2), true);
+        askers.note(at(5002), asker(2), FROM, true);
         for number in 0..ASKERS_MAX {
-            askers.note(at(5003), asker(number), true);
+            askers.note(at(5003), asker(number), FROM, true);
         }
         let refused = askers.refused();
-        askers.note(at(5004), asker(ASKERS_MAX + 1), true);
+        askers.note(at(5004), asker(ASKERS_MAX + 1), FROM, true);
         assert_eq!((askers.len(), askers.refused()), (ASKERS_MAX, refused + 1));
         assert!(!askers.contains(&asker(ASKERS_MAX + 1)), "all of them are being told");
     }
@@ -257,7 +263,7 @@ mod tests {
     #[test]
     fn stations_of_what_is_no_longer_announced_are_forgotten() {
         let mut askers = Askers::new(HashKey(1, 2));
-        askers.note(at(0), asker(1), true);
+        askers.note(at(0), asker(1), FROM, true);
         askers.retain(|_, _| false);
         assert_eq!((askers.len(), askers.next_deadline()), (0, None));
     }

@@ -84,7 +84,12 @@ impl core::fmt::Display for Event {
             Event::Conflict { vip, segment, mac, real_server: Some(real_server) } => write!(
                 formatter,
                 "real server {real_server}: claims VIP {vip} on segment {segment} from {mac}; \
-                 set arp_ignore=1 and arp_announce=2 on it"
+                 {}",
+                match vip {
+                    IpAddr::V4(_) => "set arp_ignore=1 and arp_announce=2 on it",
+                    // Linux answers for what is on the card that is asked, and for no other.
+                    IpAddr::V6(_) => "have the VIP on its lo, and on no card",
+                }
             ),
             Event::Conflict { vip, segment, mac, real_server: None } => write!(
                 formatter,

@@ -19,6 +19,7 @@ use super::{DestinationId, Director, Event, Instant, SegmentId, ServiceId};
 use crate::config::snapshot::Defend;
 use crate::wire::MacAddr;
 use crate::wire::arp::ArpPacket;
+use crate::wire::nd::NdPacket;
 
 /// What one call of `handle_timeout` sends for the guardian, at most; the rest follows at once.
 const PER_TIMEOUT_MAX: usize = 64;
@@ -82,18 +83,13 @@ impl Director {
     }
 
     /// A station was answered that asked for a VIP. It may hear somebody else, too.
-    pub(super) fn note_asker(
-        &mut self,
-        now: Instant,
-        segment: SegmentId,
-        vip: IpAddr,
-        mac: MacAddr,
-    ) {
+    pub(super) fn note_asker(&mut self, now: Instant, asker: Asker, address: IpAddr) {
+        let Asker { segment, vip, .. } = asker;
         let repairs =
             self.segments.get(segment).is_some_and(|segment| segment.defend == Defend::Repair);
         if repairs && self.is_claim(segment, vip) {
             let claimed = self.conflicts.is_claimed(vip, segment);
-            self.askers.note(now, Asker { segment, vip, mac }, claimed);
+            self.askers.note(now, asker, address, claimed);
         }
     }
 
@@ -142,10 +138,10 @@ impl Director {
             }
         }
         for _ in 0..PER_TIMEOUT_MAX {
-            let Some(asker) = self.askers.poll(now) else { break };
+            let Some((asker, address)) = self.askers.poll(now) else { break };
             if !self.repair_limit.take(now) {
                 self.guardian.repairs_refused += 1;
-            } else if self.tell_owner(asker) {
+            } else if self.tell_owner(asker, address) {
                 self.guardian.repaired += 1;
             }
         }
@@ -261,8 +257,8 @@ impl Director {
         let Some(segment) = self.segments.get(egress) else { return false };
         let source = segment.source_for(target);
         let mac = segment.mac;
-        match target {
-            IpAddr::V4(target) => {
+        match (target, source) {
+            (IpAddr::V4(target), source) => {
                 let sender = match source {
                     Some(IpAddr::V4(sender)) => sender,
                     _ => Ipv4Addr::UNSPECIFIED,
@@ -271,21 +267,33 @@ impl Director {
                 let to = of.unwrap_or(MacAddr::BROADCAST);
                 self.emit(egress, |buffer| question.emit(buffer, to))
             }
-            IpAddr::V6(_) => false,
+            (IpAddr::V6(target), Some(IpAddr::V6(source))) => {
+                let question = NdPacket::solicitation(mac, source, target, of);
+                let to = of.unwrap_or(MacAddr::ZERO);
+                self.emit(egress, |buffer| question.emit(buffer, mac, to))
+            }
+            // Asked without an address, a claimant would tell everybody (RFC 4861, 7.2.4).
+            (IpAddr::V6(_), _) => false,
         }
     }
 
     /// Tells one station that a VIP is the director's, so that it believes it at once: gratuitous
-    /// ARP by unicast. A second reply Linux would ignore for a second after the first.
-    fn tell_owner(&mut self, asker: Asker) -> bool {
+    /// ARP by unicast (a second reply Linux would ignore for a second after the first), or an
+    /// advertisement that overrides.
+    fn tell_owner(&mut self, asker: Asker, address: IpAddr) -> bool {
         let Some(segment) = self.segments.get(asker.segment) else { return false };
         let mac = segment.mac;
-        match asker.vip {
-            IpAddr::V4(vip) => {
+        match (asker.vip, address) {
+            (IpAddr::V4(vip), _) => {
                 let announcement = ArpPacket::announcement(mac, vip);
                 self.emit(asker.segment, |buffer| announcement.emit(buffer, asker.mac))
             }
-            IpAddr::V6(_) => false,
+            (IpAddr::V6(vip), IpAddr::V6(address)) => {
+                let announcement =
+                    NdPacket { destination: address, ..NdPacket::announcement(mac, vip) };
+                self.emit(asker.segment, |buffer| announcement.emit(buffer, mac, asker.mac))
+            }
+            (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
 }

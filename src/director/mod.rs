@@ -28,12 +28,14 @@ mod announcer;
 mod answers;
 mod askers;
 mod conflicts;
+mod discovery;
 mod fragments;
 mod guardian;
 mod hold;
 mod ingress;
 mod inquiry;
 mod keyed;
+mod listeners;
 mod look_ahead;
 mod neighbors;
 mod rate_limit;
@@ -136,6 +138,10 @@ pub struct Director {
     askers: askers::Askers,
     guardian: guardian::GuardianCounters,
     repair_limit: rate_limit::TokenBucket,
+    /// Multicast groups of IPv6.
+    listeners: listeners::Listeners,
+    /// Whether they are to be gone through again.
+    groups_stale: bool,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
@@ -176,6 +182,8 @@ impl Director {
             askers: askers::Askers::new(key),
             guardian: guardian::GuardianCounters::default(),
             repair_limit: limit(),
+            listeners: listeners::Listeners::new(key),
+            groups_stale: false,
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,

@@ -119,6 +119,9 @@ impl Director {
         for neighbor in step.touched {
             self.refresh_neighbor(now, neighbor);
         }
+        if self.groups_stale {
+            self.follow_groups(now);
+        }
         if more {
             self.transition = Some(transition);
         }
@@ -233,6 +236,7 @@ impl Director {
         let segments: Vec<SegmentId> = vip_segments.into_iter().map(|(id, _)| id).collect();
         self.announcer.refresh(now, &segments, &announce);
         self.guard_anew(now, &segments, news);
+        self.groups_stale = true;
     }
 
     fn reconcile_segments(&mut self, next: &Snapshot) -> ReloadReport {

@@ -30,6 +30,7 @@ impl Director {
             self.neighbors.next_deadline(),
             self.announcer.next_deadline(),
             self.next_guard(),
+            self.listeners.next_deadline(),
             self.connections.next_wake(),
             Some(self.next_sample),
             self.sweep.map(|_| Instant::ZERO),

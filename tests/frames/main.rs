@@ -9,6 +9,8 @@ mod connections;
 mod fragments_and_icmp;
 mod guardian;
 mod hold;
+mod ipv6;
+mod ipv6_discovery;
 mod loops;
 mod refused;
 mod reload;
