@@ -7,6 +7,9 @@ use etherparse::ArpOperation;
 use vipr::wire::MacAddr;
 
 use crate::harness::frames::{arp, arp_reply, arp_request, tcp};
+use crate::harness::frames6::{
+    CLIENT6, FRONT_DIP6, VIP6, advertisement, from_client6, solicitation, web6,
+};
 use crate::harness::*;
 
 const STRANGER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 9, 9]);
@@ -253,4 +256,30 @@ fn a_flood_of_claims_and_questions_makes_the_director_send_no_more_than_it_may()
     let sent = world.take_sent().len();
     assert!((2000..=10_300).contains(&sent), "1,000 a second and 200 at once: {sent}");
     assert!(world.status().guardian.repairs_refused > 0);
+}
+
+#[test]
+fn all_of_it_holds_for_ipv6() {
+    let mut world = World::new(&web6());
+    let question = solicitation(FRONT_MAC, FRONT_DIP6, VIP6);
+    assert_eq!(times(&mut world, &question, Duration::from_secs(6)), [500]);
+    // A client asks, and somebody else answers, whom the director hears when it asks itself.
+    let client_asks = solicitation(CLIENT_MAC, CLIENT6, VIP6);
+    assert_eq!(world.tell("front", &client_asks), "replied");
+    world.take_sent();
+    let segment = from_client6().tcp(40_000, 80, "A", b"");
+    assert_eq!(world.tell("front", &segment), "replied", "a reset");
+    let leak = advertisement((RS1_FRONT_MAC, FRONT_MAC), FRONT_DIP6, 0x60, VIP6);
+    assert_eq!(world.tell("front", &leak), "consumed");
+    // He is asked for the real servers' addresses, and has one.
+    let rip = "2001:db8:0:2::11".parse().unwrap();
+    let answer = advertisement((RS1_FRONT_MAC, FRONT_MAC), FRONT_DIP6, 0x60, rip);
+    assert_eq!(world.tell("front", &answer), "consumed");
+    let events = world.take_events();
+    assert!(events[0].starts_with("real server six1: claims VIP 2001:db8:0:1::10"), "{events:?}");
+    assert!(events[0].ends_with("on its lo, and on no card"), "{events:?}");
+    // The client is told by unicast, with the override flag.
+    let told = advertisement((FRONT_MAC, CLIENT_MAC), CLIENT6, 0x20, VIP6);
+    assert_eq!(times(&mut world, &told, Duration::from_secs(2)), [2, 10, 40, 200, 800]);
+    assert_eq!(world.tell("front", &segment), "forwarded six1", "adopted");
 }
