@@ -74,6 +74,7 @@ bench-arp: ## How soon ARP is answered under load, and where clients end up whil
 	$(CARGO) build --release --locked
 	@timeout --foreground 120 vm/lab.sh run vm/bench-arp-load.sh
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
+	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/nd-guardian.sh 1000
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
