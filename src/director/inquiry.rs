@@ -36,6 +36,8 @@ struct Round {
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
     rounds: BTreeMap<SegmentId, Round>,
+    /// The same by time.
+    agenda: BTreeSet<(Instant, SegmentId)>,
 }
 
 impl Inquiry {
@@ -51,28 +53,37 @@ impl Inquiry {
                 round.hurry(now);
             }
         }
+        self.agenda = self.rounds.iter().map(|(&segment, round)| (round.next, segment)).collect();
     }
 
     /// There is a reason to ask for everything on a segment.
     pub fn hurry(&mut self, now: Instant, segment: SegmentId) {
         if let Some(round) = self.rounds.get_mut(&segment) {
+            self.agenda.remove(&(round.next, segment));
             round.hurry(now);
+            self.agenda.insert((round.next, segment));
         }
     }
 
     /// When [`Self::poll`] next has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.rounds.values().map(|round| round.next).min()
+        self.agenda.first().map(|&(at, _)| at)
     }
 
     /// A segment on which a VIP is to be asked for, and the VIP that it was the last time. To be
     /// followed by [`Self::asked`].
     pub fn poll(&mut self, now: Instant) -> Option<(SegmentId, Option<IpAddr>)> {
-        let (&segment, round) = self.rounds.iter_mut().find(|(_, round)| round.next <= now)?;
+        let &(at, segment) = self.agenda.first()?;
+        if at > now {
+            return None;
+        }
+        self.agenda.pop_first();
+        let round = self.rounds.get_mut(&segment)?;
         let each = ROUND / u32::try_from(round.vips.max(1)).unwrap_or(u32::MAX);
         round.hurried = round.hurried.saturating_sub(1);
         let pause = if round.hurried > 0 { PACE } else { each.max(PACE) };
         round.next = now + pause;
+        self.agenda.insert((round.next, segment));
         Some((segment, round.last))
     }
 

@@ -535,3 +535,46 @@ fn unsupported(error: io::Error) -> GuardError {
         _ => GuardError::Refused { action: "make the table", error },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tap_and_other_bridges_pass_first_and_what_drops_counts() {
+        for (chain, excepted) in [(FROM_PORTS, 2), (FROM_HOST, 1)] {
+            let rules = rules(chain, "vipr-front");
+            assert_eq!(rules.len(), excepted + 5);
+            for (at, rule) in rules.iter().enumerate() {
+                let Some(Expression::Verdict(verdict)) = rule.last() else {
+                    panic!("{chain}: rule {at} does not end in a verdict")
+                };
+                let counts = rule.iter().any(|part| matches!(part, Expression::Count));
+                let stores = rule.iter().any(|part| matches!(part, Expression::Store { .. }));
+                let accepts = at < excepted || stores;
+                assert_eq!(*verdict == nft::ACCEPT, accepts, "{chain}: rule {at}");
+                assert_eq!(counts, at >= excepted, "{chain}: rule {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_counter_is_read_from_the_rule_it_is_in() {
+        let rule = Request::new(kind(nft::NEWRULE), 0, &header(BRIDGE))
+            .text(nft::RULE_CHAIN, FROM_PORTS)
+            .nested(nft::RULE_EXPRESSIONS, |list| {
+                let list = list.nested(nft::LIST_ELEM, |e| Expression::Meta(1).put(e));
+                list.nested(nft::LIST_ELEM, |element| {
+                    element.text(nft::EXPR_NAME, "counter").nested(nft::EXPR_DATA, |data| {
+                        data.attribute(1, &[0; 8])
+                            .attribute(nft::COUNTER_PACKETS, &7u64.to_be_bytes())
+                    })
+                })
+            })
+            .finish(1);
+        assert_eq!(counted(&rule[16..]), Some(7));
+        for len in 0..rule.len() - 16 {
+            let _ = counted(&rule[16..16 + len]);
+        }
+    }
+}
