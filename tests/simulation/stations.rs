@@ -206,7 +206,11 @@ impl Client {
         match read(bytes) {
             Heard::Arp { sender, sender_mac, request, .. } if sender == VIP => {
                 let first = self.vip_mac.is_none_or(|(_, at)| now.since(at) >= ARP_LIFETIME);
-                // Linux keeps to the first of several answers; what is gratuitous it believes.
+                // Linux makes no entry of what it did not ask for.
+                if request && self.vip_mac.is_none() {
+                    return Reactions::default();
+                }
+                // It keeps to the first of several answers; what is gratuitous it believes.
                 if !request && self.vip_mac.is_some_and(|(_, at)| now.since(at) < ARP_LOCK) {
                     return Reactions::default();
                 }
