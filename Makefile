@@ -80,6 +80,14 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@echo && echo "== The core alone, taking configurations into force"
 	@$(CARGO) bench --locked --quiet --bench reload
 
+.PHONY: bench-arp
+bench-arp: ## How soon ARP is answered under load, and where clients end up while real servers leak it
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 120 vm/lab.sh run vm/bench-arp-load.sh
+	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
+	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/nd-guardian.sh 1000
+
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
 	install -D -m 755 $(VIPR) $(DESTDIR)$(PREFIX)/bin/vipr

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vipr::config::snapshot::{Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
+use vipr::config::snapshot::{Defend, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -29,6 +29,7 @@ fn every_file_has_a_test_here() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     let tested = [
+        "arp-guard.toml",
         "consistent-hash.toml",
         "ipv6.toml",
         "minimal.toml",
@@ -39,6 +40,16 @@ fn every_file_has_a_test_here() {
         "two-segments.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn arp_guard_keeps_everybody_else_on_the_bridge_from_claiming_a_vip() {
+    let snapshot = read("arp-guard.toml");
+    let segment = &snapshot.segments[0];
+    assert_eq!((segment.role, segment.arp_guard), (Role::Both, true));
+    assert_eq!(segment.defend, Defend::default());
+    assert!(segment.bridge.is_some());
+    assert!(!read("one-arm.toml").segments[0].arp_guard, "it is not the default");
 }
 
 #[test]

@@ -15,7 +15,8 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::{Mistake, Mistakes, Read, Span};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, MH_TABLE_SIZES, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+    Announce, Defend, MH_TABLE_SIZES, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts,
+    Unmatched,
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
@@ -67,17 +68,8 @@ const TIMEOUTS: Schema =
     Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
-    keys: &["role", "tap", "bridge", "mac", "mtu", "address"],
-    reserved: &[
-        "attach",
-        "interface",
-        "socket",
-        "uplink",
-        "vlan",
-        "offload",
-        "defend",
-        "arp_guard",
-    ],
+    keys: &["role", "tap", "bridge", "mac", "mtu", "address", "defend", "arp_guard"],
+    reserved: &["attach", "interface", "socket", "uplink", "vlan", "offload"],
     is_root: false,
 };
 const SERVICE: Schema = Schema {
@@ -170,6 +162,8 @@ pub(super) struct SegmentSection {
     pub mac: Read<Option<At<MacAddr>>>,
     pub mtu: Read<Option<At<u16>>>,
     pub addresses: List<IpNet>,
+    pub defend: Read<Option<At<Defend>>>,
+    pub arp_guard: Read<Option<At<bool>>>,
 }
 
 /// `[[service]]`.
@@ -386,6 +380,8 @@ impl SegmentSection {
             mac: section.optional("mac", mistakes, values::mac),
             mtu: section.optional("mtu", mistakes, mtu),
             addresses: section.list("address", ADDRESSES_MAX, mistakes, values::own_address),
+            defend: section.optional("defend", mistakes, values::defend),
+            arp_guard: section.optional("arp_guard", mistakes, |value| value.boolean()),
             name,
         }
     }

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
-use super::snapshot::{OnRemoval, Protocol, Role, SchedulerKind, Unmatched};
+use super::snapshot::{Defend, OnRemoval, Protocol, Role, SchedulerKind, Unmatched};
 use crate::wire::MacAddr;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
@@ -273,6 +273,11 @@ pub(super) fn duration(value: Value<'_>, zero: bool) -> Result<Duration, Mistake
 /// `role`.
 pub(super) fn role(value: Value<'_>) -> Result<Role, Mistake> {
     choice(value, &[("vip", Role::Vip), ("backend", Role::Backend), ("both", Role::Both)])
+}
+
+/// `defend`.
+pub(super) fn defend(value: Value<'_>) -> Result<Defend, Mistake> {
+    choice(value, &Defend::ALL.map(|defend| (defend.name(), defend)))
 }
 
 /// `unmatched`.

@@ -80,6 +80,20 @@ impl Links {
         Ok(any)
     }
 
+    /// The ports of every other device than this one, in ascending order.
+    pub fn ports_of_others(&self, master: u32) -> io::Result<Vec<u32>> {
+        let mut ports = Vec::new();
+        let dump = Request::new(libc::RTM_GETLINK, netlink::DUMP, &[0; LINK_HEADER_LEN]);
+        self.socket.query(dump, |body| {
+            let link = parse(body);
+            ports.extend(
+                link.filter(|link| link.master.is_some_and(|m| m != master)).map(|l| l.index),
+            );
+        })?;
+        ports.sort_unstable();
+        Ok(ports)
+    }
+
     /// Whether somebody gave the device an IP address; one that it gave itself (link-local) does
     /// not count.
     pub fn has_addresses(&self, index: u32) -> io::Result<bool> {

@@ -1,5 +1,6 @@
 //! How frames come and go. The only unsafe code of the program is below here.
 
+pub mod arp_guard;
 mod attachment;
 pub mod batch;
 pub mod bridge_netfilter;
@@ -9,6 +10,7 @@ mod netlink;
 pub mod open_error;
 pub mod pcap;
 pub mod tap;
+pub mod urgent;
 
 use std::io;
 use std::os::fd::RawFd;

@@ -11,8 +11,10 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::tokens;
+use super::urgent::Urgent;
 use crate::config::snapshot::Segment;
 use crate::director::{Instant, SegmentId};
+use crate::port::urgent::URGENT_LEN;
 use crate::port::{Batch, Port, Readiness, TapConfig, TapPort};
 use crate::wire::Offload;
 
@@ -65,6 +67,7 @@ struct Slot<P> {
     is_ready: bool,
     send_errors: u64,
     last_send_failed: bool,
+    urgent: Urgent,
     /// No line about send errors before this.
     quiet_until: Instant,
 }
@@ -164,11 +167,33 @@ impl<O: Opener> Ports<O> {
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
+        let left_some = matches!(result, Ok(Readiness::More));
+        slot.urgent.note_burst(now, &slot.segment.tap, left_some);
         match result {
             Ok(Readiness::Drained) => {}
             Ok(Readiness::More) => self.wake(id.index()),
             Err(error) => self.fail(registry, now, id, &error),
         }
+    }
+
+    /// The next frame of a segment that is to be handled before those of the burst, if any.
+    pub fn receive_urgent<'b>(
+        &mut self,
+        now: Instant,
+        id: SegmentId,
+        buffer: &'b mut [u8; URGENT_LEN],
+    ) -> Option<&'b mut [u8]> {
+        self.slot_mut(id)?.urgent.receive(now, buffer)
+    }
+
+    /// Whether a segment gives frames that are to be handled first.
+    pub fn has_urgent(&mut self, id: SegmentId) -> bool {
+        self.slot_mut(id).is_some_and(|slot| slot.urgent.is_active())
+    }
+
+    /// Whether a frame of a burst was handled before it.
+    pub fn is_handled(&mut self, now: Instant, id: SegmentId, frame: &[u8]) -> bool {
+        self.slot_mut(id).is_some_and(|slot| slot.urgent.is_handled(now, frame))
     }
 
     /// Sends one frame; what the port does not take is lost, and counted.
@@ -266,6 +291,7 @@ impl<P: Port> Slot<P> {
             is_ready: false,
             send_errors: 0,
             last_send_failed: false,
+            urgent: Urgent::default(),
             quiet_until: Instant::ZERO,
         }
     }

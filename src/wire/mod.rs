@@ -11,6 +11,8 @@ pub mod frame;
 pub mod icmp;
 pub mod ipv6;
 pub mod mac;
+pub mod mld;
+pub mod nd;
 pub mod packet;
 mod quote;
 #[cfg(test)]
