@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::netlink::{self, Attributes, Request, Socket, read_text, read_u32};
+use super::netlink::{self, Attributes, Request, Socket, read_text, read_u16, read_u32};
 
 /// `struct ifinfomsg`: family, padding, device type, index, flags, mask of flags to change.
 const LINK_HEADER_LEN: usize = 16;
@@ -31,6 +31,10 @@ pub(super) struct Link {
     pub mtu: u32,
     /// Its MAC; empty for a device without one.
     pub mac: Vec<u8>,
+    /// Whether it is Ethernet, or is taken for it.
+    pub is_ethernet: bool,
+    /// Whether it is up, and frames can pass.
+    pub is_running: bool,
     pub alias: String,
     /// Frames that the device had to send and lost, for a TAP: those its reader was too slow for.
     pub tx_dropped: u64,
@@ -177,7 +181,11 @@ fn link_header(index: u32) -> [u8; LINK_HEADER_LEN] {
 
 fn parse(body: &[u8]) -> Option<Link> {
     let index = read_u32(body.get(4..)?)?;
-    let mut link = Link { index, ..Link::default() };
+    let is_ethernet = body.get(2..).and_then(read_u16) == Some(libc::ARPHRD_ETHER);
+    let flags = body.get(8..).and_then(read_u32).unwrap_or_default();
+    let running = (libc::IFF_UP | libc::IFF_RUNNING) as u32;
+    let is_running = flags & running == running;
+    let mut link = Link { index, is_ethernet, is_running, ..Link::default() };
     for (kind, value) in Attributes(body.get(LINK_HEADER_LEN..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = read_text(value),

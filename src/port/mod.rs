@@ -1,21 +1,27 @@
 //! How frames come and go. The only unsafe code of the program is below here.
 
+pub mod any;
 mod attachment;
 pub mod batch;
 pub mod bridge_netfilter;
 pub mod fault;
 mod link;
+mod mapping;
 mod netlink;
 pub mod open_error;
+pub mod packet;
 pub mod pcap;
 pub mod tap;
+mod vnet_header;
 
 use std::io;
 use std::os::fd::RawFd;
 
+pub use any::AnyPort;
 pub use batch::Batch;
 pub use fault::Fault;
 pub use open_error::OpenError;
+pub use packet::{PacketConfig, PacketPort};
 pub use tap::{TapConfig, TapPort};
 
 use crate::wire::Offload;
@@ -27,6 +33,23 @@ pub enum Readiness {
     More,
     /// Drained: nothing more until the next readiness event.
     Drained,
+}
+
+/// Frames that a port kept to be sent, and could not send.
+#[derive(Debug)]
+pub struct Lost {
+    pub frames: u64,
+    /// Why, of the last one.
+    pub error: io::Error,
+}
+
+/// What the device below a port tells about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it is up, and its cable has a far end.
+    pub running: bool,
+    /// Frames on their way to us that it lost for want of room, since it was made or opened.
+    pub missed: u64,
 }
 
 /// An attachment to a segment: it takes and gives whole Ethernet frames, many at a time.
@@ -48,8 +71,8 @@ pub trait Port {
     /// Sends what [`Self::send`] kept.
     ///
     /// # Errors
-    /// As for `send`.
-    fn flush(&mut self) -> io::Result<()> {
+    /// What was lost of it.
+    fn flush(&mut self) -> Result<(), Lost> {
         Ok(())
     }
 
@@ -61,4 +84,12 @@ pub trait Port {
     /// # Errors
     /// When the device is gone.
     fn mtu(&self) -> io::Result<u16>;
+
+    /// How the device is doing.
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn condition(&self) -> io::Result<Condition> {
+        Ok(Condition { running: true, missed: 0 })
+    }
 }

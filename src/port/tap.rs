@@ -13,7 +13,7 @@ use tun_tap::{Iface, Mode};
 use super::attachment::Attachment;
 use super::link::Link;
 use super::open_error::validate_name;
-use super::{Batch, Fault, OpenError, Port, Readiness};
+use super::{Batch, Condition, Fault, OpenError, Port, Readiness};
 use crate::wire::Offload;
 
 /// Which device a port is to be on.
@@ -132,6 +132,11 @@ impl Port for TapPort {
     fn mtu(&self) -> io::Result<u16> {
         // A TAP's MTU is at most 65,535 less the Ethernet header.
         Ok(u16::try_from(self.link()?.mtu).unwrap_or(u16::MAX))
+    }
+
+    fn condition(&self) -> io::Result<Condition> {
+        let link = self.link()?;
+        Ok(Condition { running: link.is_running, missed: link.tx_dropped })
     }
 }
 

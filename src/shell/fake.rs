@@ -62,16 +62,16 @@ impl Opener for Lan {
     type Port = FakePort;
 
     fn open(&mut self, segment: &Segment) -> Result<FakePort, OpenError> {
-        self.device(&segment.tap, |device| {
+        self.device(&segment.device(), |device| {
             if device.refuses_to_open {
-                return Err(format!("TAP {}: in use", segment.tap).into());
+                return Err(format!("TAP {}: in use", segment.device()).into());
             }
             let (wake, woken) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
             device.wake = Some(wake);
             device.opened += 1;
             device.open_now += 1;
-            Ok(FakePort { lan: self.clone(), tap: segment.tap.to_string(), woken })
+            Ok(FakePort { lan: self.clone(), tap: segment.device().to_string(), woken })
         })
     }
 }

@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::tokens;
-use crate::config::snapshot::Segment;
+use crate::config::snapshot::{Attach, AttachKind, Segment};
 use crate::director::{Instant, SegmentId};
-use crate::port::{Batch, Port, Readiness, TapConfig, TapPort};
+use crate::port::{
+    AnyPort, Batch, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig, TapPort,
+};
 use crate::wire::Offload;
 
 /// The first pause before a port is opened again.
@@ -47,6 +48,8 @@ pub struct PortStatus {
     pub up: bool,
     /// Frames it did not take.
     pub send_errors: u64,
+    /// Frames on their way to us that its device lost.
+    pub missed: u64,
 }
 
 /// The ports, by segment, and whose turn it is.
@@ -184,7 +187,7 @@ impl<O: Opener> Ports<O> {
         };
         slot.last_send_failed = result.is_err();
         if let Err(error) = result {
-            slot.send_failed(now, &error);
+            slot.send_failed(now, 1, &error);
         }
     }
 
@@ -192,10 +195,10 @@ impl<O: Opener> Ports<O> {
     pub fn flush(&mut self, now: Instant) {
         for slot in self.slots.iter_mut().flatten() {
             if let Link::Open { port, .. } = &mut slot.link
-                && let Err(error) = port.flush()
+                && let Err(Lost { frames, error }) = port.flush()
             {
                 slot.last_send_failed = true;
-                slot.send_failed(now, &error);
+                slot.send_failed(now, frames, &error);
             }
         }
     }
@@ -203,9 +206,16 @@ impl<O: Opener> Ports<O> {
     /// How the port of the segment of this name is doing.
     pub fn status(&self, name: &str) -> Option<PortStatus> {
         let mut slots = self.slots.iter().flatten();
-        slots.find(|slot| *slot.segment.name == *name).map(|slot| PortStatus {
-            up: matches!(slot.link, Link::Open { .. }) && !slot.last_send_failed,
-            send_errors: slot.send_errors,
+        slots.find(|slot| *slot.segment.name == *name).map(|slot| {
+            let condition = match &slot.link {
+                Link::Open { port, .. } => port.condition().unwrap_or_default(),
+                Link::Closed { .. } => Condition::default(),
+            };
+            PortStatus {
+                up: condition.running && !slot.last_send_failed,
+                send_errors: slot.send_errors,
+                missed: condition.missed,
+            }
         })
     }
 
@@ -249,7 +259,7 @@ impl<O: Opener> Ports<O> {
         log::error!(
             "segment {}: its device {} is gone ({error}); trying again in {} s",
             slot.segment.name,
-            slot.segment.tap,
+            slot.segment.device(),
             REOPEN_AFTER.as_secs()
         );
         let closed = Link::Closed { retry_at: now + REOPEN_AFTER, pause: REOPEN_AFTER * 2 };
@@ -282,14 +292,14 @@ impl<P: Port> Slot<P> {
     }
 
     #[cold]
-    fn send_failed(&mut self, now: Instant, error: &io::Error) {
-        self.send_errors += 1;
+    fn send_failed(&mut self, now: Instant, frames: u64, error: &io::Error) {
+        self.send_errors += frames;
         if now >= self.quiet_until {
             self.quiet_until = now + SEND_ERROR_INTERVAL;
             log::warn!(
                 "segment {}: {} does not take frames: {error} ({} lost so far)",
                 self.segment.name,
-                self.segment.tap,
+                self.segment.device(),
                 self.send_errors
             );
         }
@@ -308,28 +318,42 @@ impl<P: Port> Link<P> {
 
 /// Whether a port opened for one of them serves the other.
 fn same_device(a: &Segment, b: &Segment) -> bool {
-    let device = |segment: &Segment| -> (Arc<str>, Option<Arc<str>>, Option<u16>) {
-        (Arc::clone(&segment.tap), segment.bridge.clone(), segment.mtu)
-    };
-    device(a) == device(b)
+    // A port on an interface of the host hears what is sent to the director's MAC.
+    let same_mac = a.attach.kind() == AttachKind::Tap || a.mac == b.mac;
+    a.attach == b.attach && a.mtu == b.mtu && same_mac
 }
 
-/// Opens TAPs.
+/// Opens what a segment says: a TAP, or an interface of the host.
 #[derive(Clone, Copy, Debug)]
-pub struct Taps;
+pub struct Devices;
 
-impl Opener for Taps {
-    type Port = TapPort;
+impl Opener for Devices {
+    type Port = AnyPort;
 
-    fn open(&mut self, segment: &Segment) -> Result<TapPort, OpenError> {
-        let config =
-            TapConfig { tap: &segment.tap, bridge: segment.bridge.as_deref(), mtu: segment.mtu };
-        Ok(TapPort::open(&config)?)
+    fn open(&mut self, segment: &Segment) -> Result<AnyPort, OpenError> {
+        let mtu = segment.mtu;
+        match &segment.attach {
+            Attach::Tap { tap, bridge } => {
+                let config = TapConfig { tap, bridge: bridge.as_deref(), mtu };
+                Ok(AnyPort::Tap(TapPort::open(&config)?))
+            }
+            Attach::Packet { interface } => {
+                let config = PacketConfig { interface, mac: segment.mac, mtu };
+                Ok(AnyPort::Packet(PacketPort::open(&config)?))
+            }
+            Attach::Xdp { interface } => Err(format!(
+                "interface {interface}: attach = \"xdp\" is not supported by this version: \
+                 configure attach = \"packet\""
+            )
+            .into()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use mio::Poll;
 
     use super::super::fake::Lan;
@@ -456,12 +480,12 @@ mod tests {
             fixture.ports.send(Instant::ZERO, id, &[0; 60], Offload::default());
             fixture.ports.status("a").unwrap()
         };
-        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 0 });
+        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 0, missed: 0 });
         fixture.lan.device("tap-a", |device| device.is_down = true);
-        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 1 });
-        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 2 });
+        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 1, missed: 0 });
+        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 2, missed: 0 });
         fixture.lan.device("tap-a", |device| device.is_down = false);
-        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 2 });
+        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 2, missed: 0 });
         assert_eq!(fixture.lan.device("tap-a", |device| device.sent.len()), 2);
 
         // A device that gives frames is up again; one that has none to give may not be.

@@ -7,13 +7,16 @@
 pub mod arp;
 pub mod checksum;
 mod emit;
+pub mod finish;
 pub mod frame;
 pub mod icmp;
 pub mod mac;
+pub mod offload;
 pub mod packet;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod tcp;
 
-pub use frame::{Frame, Offload};
+pub use frame::Frame;
 pub use mac::MacAddr;
+pub use offload::Offload;

@@ -129,7 +129,7 @@ fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with
     assert_eq!(unconfigured.tell("front", &big), "replied");
 
     // A super-frame is no larger on the wire than its segments, which fitted where they came from.
-    let offload = Offload { checksum_pending: true, segment_size: 1300 };
+    let offload = Offload { checksum_pending: true, segment_size: 1300, ..Offload::default() };
     let (front, mut bytes) = (world.segment("front"), big.clone());
     let mut frame = Frame { bytes: &mut bytes, offload };
     let verdict = world.director.handle_frame(world.now, front, &mut frame);
