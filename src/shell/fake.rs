@@ -62,7 +62,7 @@ impl Opener for Lan {
     type Port = FakePort;
 
     fn open(&mut self, segment: &Segment) -> Result<FakePort, OpenError> {
-        self.device(&segment.device(), |device| {
+        self.device(segment.device(), |device| {
             if device.refuses_to_open {
                 return Err(format!("TAP {}: in use", segment.device()).into());
             }

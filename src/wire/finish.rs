@@ -331,7 +331,7 @@ mod tests {
             .add_2bytes([0, 6])
             .add_2bytes(120_u16.to_be_bytes());
         bytes[50..52].copy_from_slice(&(!pseudo.ones_complement()).to_ne_bytes());
-        assert_eq!(finished(&bytes, &offload), [complete.clone()]);
+        assert_eq!(finished(&bytes, &offload), std::slice::from_ref(&complete));
         assert_eq!(finished(&complete, &Offload::default()), [complete]);
     }
 
