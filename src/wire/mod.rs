@@ -10,9 +10,11 @@ mod emit;
 pub mod finish;
 pub mod frame;
 pub mod icmp;
+pub mod ipv6;
 pub mod mac;
 pub mod offload;
 pub mod packet;
+mod quote;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod tcp;
