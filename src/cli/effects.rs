@@ -62,12 +62,13 @@ fn segment_effects(
         }
         return;
     };
-    let taken = match next.attach.kind() {
+    let differs = match next.attach.kind() {
         // The MAC is part of what the interface lets through.
         AttachKind::Packet | AttachKind::Xdp => segment.mac != next.mac,
-        AttachKind::Tap => false,
+        // A TAP is opened with or without headers for it.
+        AttachKind::Tap => segment.offload != next.offload,
     };
-    if (&segment.attach, segment.mtu) != (&next.attach, next.mtu) || taken {
+    if (&segment.attach, segment.mtu) != (&next.attach, next.mtu) || differs {
         lines.push(format!(
             "segment {name}: its port closes and opens again; frames that come meanwhile are lost"
         ));

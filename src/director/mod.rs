@@ -42,6 +42,7 @@ mod resolution;
 mod segments;
 mod stations;
 mod status;
+mod super_frames;
 mod timeouts;
 mod traffic;
 mod transmit;

@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::{Batch, Condition, Lost, PacketPort, Port, Readiness, TapPort};
+use super::{Batch, Condition, Lost, PacketPort, Port, Readiness, TapPort, XdpPort};
 use crate::wire::Offload;
 
 /// A port, however it is attached.
 pub enum AnyPort {
     Tap(TapPort),
     Packet(PacketPort),
+    Xdp(XdpPort),
 }
 
 /// Does the same with the port of whichever kind.
@@ -18,6 +19,7 @@ macro_rules! each {
         match $self {
             AnyPort::Tap($port) => $does,
             AnyPort::Packet($port) => $does,
+            AnyPort::Xdp($port) => $does,
         }
     };
 }
@@ -41,8 +43,20 @@ impl Port for AnyPort {
         each!(self, port => port.descriptor())
     }
 
+    fn further_descriptors(&self) -> Vec<RawFd> {
+        each!(self, port => port.further_descriptors())
+    }
+
     fn mtu(&self) -> io::Result<u16> {
         each!(self, port => port.mtu())
+    }
+
+    fn takes_offload(&self) -> bool {
+        each!(self, port => port.takes_offload())
+    }
+
+    fn set_offload(&mut self, wanted: bool) -> io::Result<()> {
+        each!(self, port => port.set_offload(wanted))
     }
 
     fn condition(&self) -> io::Result<Condition> {

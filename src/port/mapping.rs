@@ -23,6 +23,16 @@ impl Mapping {
         Mapping::new(len, flags, descriptor.as_raw_fd(), offset)
     }
 
+    /// Maps memory of our own, writable and present: in huge pages where there are some to be had.
+    ///
+    /// # Errors
+    /// As of mmap(2).
+    pub fn private(len: usize) -> io::Result<Mapping> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        Mapping::new(len, flags | libc::MAP_HUGETLB, -1, 0)
+            .or_else(|_| Mapping::new(len, flags, -1, 0))
+    }
+
     fn new(len: usize, flags: i32, descriptor: i32, offset: u64) -> io::Result<Mapping> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;

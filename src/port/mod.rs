@@ -5,6 +5,7 @@ mod attachment;
 pub mod batch;
 pub mod bridge_netfilter;
 pub mod fault;
+pub mod host_settings;
 mod link;
 mod mapping;
 mod netlink;
@@ -12,7 +13,9 @@ pub mod open_error;
 pub mod packet;
 pub mod pcap;
 pub mod tap;
+mod tap_offload;
 mod vnet_header;
+pub mod xdp;
 
 use std::io;
 use std::os::fd::RawFd;
@@ -23,6 +26,7 @@ pub use fault::Fault;
 pub use open_error::OpenError;
 pub use packet::{PacketConfig, PacketPort};
 pub use tap::{TapConfig, TapPort};
+pub use xdp::XdpPort;
 
 use crate::wire::Offload;
 
@@ -79,11 +83,32 @@ pub trait Port {
     /// The descriptor to wait on for arrivals, for edge-triggered readiness.
     fn descriptor(&self) -> RawFd;
 
+    /// Others to wait on as well.
+    fn further_descriptors(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+
     /// The largest IP packet the device carries, in bytes.
     ///
     /// # Errors
     /// When the device is gone.
     fn mtu(&self) -> io::Result<u16>;
+
+    /// Whether [`Self::send`] takes frames with work left to do; the others are to be finished
+    /// first.
+    fn takes_offload(&self) -> bool {
+        false
+    }
+
+    /// Says whether frames with work left to do are welcome. A port that cannot help giving such
+    /// frames goes on with it.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn set_offload(&mut self, wanted: bool) -> io::Result<()> {
+        let _ = wanted;
+        Ok(())
+    }
 
     /// How the device is doing.
     ///

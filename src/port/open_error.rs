@@ -111,6 +111,30 @@ pub enum OpenError {
          af_packet), or attach by a TAP"
     )]
     NoPacketSockets { name: String, error: io::Error },
+    /// The kernel has no XDP sockets.
+    #[error(
+        "interface {name}: this kernel cannot {action} ({error}): configure attach = \"packet\""
+    )]
+    NoXdp { name: String, action: &'static str, error: io::Error },
+    /// The privilege for programs in the kernel is missing.
+    #[error(
+        "interface {name}: not permitted to {action}: run vipr as root or with CAP_BPF, CAP_NET_RAW \
+         and CAP_NET_ADMIN, or configure attach = \"packet\""
+    )]
+    XdpForbidden { name: String, action: &'static str },
+    /// Another program has the interface.
+    #[error(
+        "interface {name}: another XDP program is on it: detach that (ip link set {name} xdp off), \
+         or configure attach = \"packet\""
+    )]
+    XdpBusy { name: String },
+    /// Memory for the rings may not be locked.
+    #[error(
+        "interface {name}: each of its queues needs {needed} KiB of locked memory, and the limit is \
+         {limit} KiB: raise it (LimitMEMLOCK=infinity in the systemd unit, ulimit -l unlimited), or \
+         configure attach = \"packet\""
+    )]
+    MemoryLock { name: String, needed: u64, limit: u64 },
     /// Anything else the kernel refused.
     #[error("{role} {name}: cannot {action}: {error}")]
     Refused { role: &'static str, name: String, action: &'static str, error: io::Error },

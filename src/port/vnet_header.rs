@@ -17,6 +17,10 @@ const TCP6: u8 = 4;
 const UDP: u8 = 5;
 const ECN: u8 = 0x80;
 
+/// The headers of a frame are no longer than this; what is called so may be all of a buffer's first
+/// piece, and would have the kernel look for memory of that size in one piece.
+const HEADERS_LEN_MAX: u16 = 256;
+
 /// Reads a header; nothing for a kind of super-frame that we know nothing of.
 #[inline]
 pub(super) fn parse(header: &[u8; LEN]) -> Option<Offload> {
@@ -43,7 +47,7 @@ pub(super) fn parse(header: &[u8; LEN]) -> Option<Offload> {
         segmentation,
         has_cwr: header[1] & ECN != 0,
         segment_size: if is_super { half(4) } else { 0 },
-        headers_len: half(2),
+        headers_len: half(2).min(HEADERS_LEN_MAX),
         checksum_start: if checksum_pending { half(6) } else { 0 },
         checksum_offset: if checksum_pending { half(8) } else { 0 },
     })

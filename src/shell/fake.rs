@@ -33,6 +33,9 @@ pub(super) struct Device {
     pub is_gone: bool,
     /// Sending fails: the interface is down.
     pub is_down: bool,
+    /// Whether a port here takes frames with work left to do; and whether they are welcome to it.
+    pub takes_offload: bool,
+    pub offload: bool,
     wake: Option<UnixStream>,
 }
 
@@ -118,6 +121,15 @@ impl Port for FakePort {
             device.sent.push(bytes.to_vec());
             Ok(())
         })
+    }
+
+    fn takes_offload(&self) -> bool {
+        self.lan.device(&self.tap, |device| device.takes_offload)
+    }
+
+    fn set_offload(&mut self, wanted: bool) -> io::Result<()> {
+        self.lan.device(&self.tap, |device| device.offload = wanted);
+        Ok(())
     }
 
     fn descriptor(&self) -> RawFd {

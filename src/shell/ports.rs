@@ -10,12 +10,13 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::tokens;
-use crate::config::snapshot::{Attach, AttachKind, Segment};
+use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment};
 use crate::director::{Instant, SegmentId};
 use crate::port::{
     AnyPort, Batch, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig, TapPort,
+    XdpPort,
 };
-use crate::wire::Offload;
+use crate::wire::{Offload, finish};
 
 /// The first pause before a port is opened again.
 pub const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -59,6 +60,20 @@ pub struct Ports<O: Opener> {
     slots: Vec<Option<Slot<O::Port>>>,
     /// Segments that may have frames, each once.
     ready: VecDeque<SegmentId>,
+    /// Whether frames may come with work left to do.
+    offload: Agreement,
+}
+
+/// Whether every port takes frames with work left to do. One that does not makes all plain: a
+/// frame that must be finished anyway is cheaper finished by its sender than by us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Agreement {
+    /// There is no port to agree.
+    #[default]
+    Open,
+    On,
+    /// The first segment that wants frames as on a wire, and why.
+    Off(String),
 }
 
 struct Slot<P> {
@@ -68,18 +83,20 @@ struct Slot<P> {
     is_ready: bool,
     send_errors: u64,
     last_send_failed: bool,
+    /// Whether frames may go to it with work left to do.
+    takes_offload: bool,
     /// No line about send errors before this.
     quiet_until: Instant,
 }
 
 enum Link<P> {
-    Open { port: P, descriptor: RawFd },
+    Open { port: P, descriptors: Vec<RawFd> },
     Closed { retry_at: Instant, pause: Duration },
 }
 
 impl<O: Opener> Ports<O> {
     pub fn new(opener: O) -> Ports<O> {
-        Ports { opener, slots: Vec::new(), ready: VecDeque::new() }
+        Ports { opener, slots: Vec::new(), ready: VecDeque::new(), offload: Agreement::default() }
     }
 
     /// Closes and opens ports until there is one for each segment wanted. A port whose device is
@@ -116,6 +133,7 @@ impl<O: Opener> Ports<O> {
                 }
             }
         }
+        self.agree_on_offload();
         opened
     }
 
@@ -124,7 +142,44 @@ impl<O: Opener> Ports<O> {
         let due =
             self.slots.iter().flatten().filter(|slot| slot.retry_at().is_some_and(|at| at <= now));
         let due: Vec<SegmentId> = due.map(|slot| slot.id).collect();
-        due.into_iter().map(|id| (id, self.open(registry, now, id))).collect()
+        let opened = due.into_iter().map(|id| (id, self.open(registry, now, id))).collect();
+        self.agree_on_offload();
+        opened
+    }
+
+    /// Sees whether all ports that are open take frames with work left to do, and tells them.
+    fn agree_on_offload(&mut self) {
+        let mut agreement = Agreement::Open;
+        for slot in self.slots.iter_mut().flatten() {
+            let Link::Open { port, .. } = &slot.link else { continue };
+            slot.takes_offload = slot.segment.offload == OffloadMode::Auto && port.takes_offload();
+            if !slot.takes_offload && !matches!(agreement, Agreement::Off(_)) {
+                let why = match slot.segment.offload {
+                    OffloadMode::Off => "has offload = \"off\"".to_owned(),
+                    OffloadMode::Auto => {
+                        format!("cannot (attach = \"{}\")", slot.segment.attach.kind().name())
+                    }
+                };
+                agreement = Agreement::Off(format!("segment {} {why}", slot.segment.name));
+            } else if agreement == Agreement::Open {
+                agreement = Agreement::On;
+            }
+        }
+        for slot in self.slots.iter_mut().flatten() {
+            if let Link::Open { port, .. } = &mut slot.link
+                && let Err(error) = port.set_offload(agreement == Agreement::On)
+            {
+                log::warn!("segment {}: offload cannot be set: {error}", slot.segment.name);
+            }
+        }
+        if agreement != self.offload {
+            match &agreement {
+                Agreement::Open => {}
+                Agreement::On => log::info!("offload: on, between all segments"),
+                Agreement::Off(why) => log::info!("offload: off for all segments: {why}"),
+            }
+            self.offload = agreement;
+        }
     }
 
     /// When [`Self::handle_timeout`] next has something to do.
@@ -179,7 +234,10 @@ impl<O: Opener> Ports<O> {
     pub fn send(&mut self, now: Instant, id: SegmentId, bytes: &[u8], offload: Offload) {
         let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let result = match &mut slot.link {
-            Link::Open { port, .. } => port.send(bytes, offload),
+            Link::Open { port, .. } if offload.is_plain() || slot.takes_offload => {
+                port.send(bytes, offload)
+            }
+            Link::Open { port, .. } => send_finished(port, bytes, offload),
             Link::Closed { .. } => {
                 slot.send_errors += 1;
                 return;
@@ -228,15 +286,18 @@ impl<O: Opener> Ports<O> {
             return Err("no such segment".into());
         };
         let result = self.opener.open(&slot.segment).and_then(|port| {
-            let descriptor = port.descriptor();
             let mtu = port.mtu()?;
-            let interest = Interest::READABLE;
-            registry.register(&mut SourceFd(&descriptor), tokens::port(id), interest)?;
-            Ok((port, descriptor, mtu))
+            let mut descriptors = port.further_descriptors();
+            descriptors.push(port.descriptor());
+            for descriptor in &descriptors {
+                let interest = Interest::READABLE;
+                registry.register(&mut SourceFd(descriptor), tokens::port(id), interest)?;
+            }
+            Ok((port, descriptors, mtu))
         });
         match result {
-            Ok((port, descriptor, mtu)) => {
-                slot.link = Link::Open { port, descriptor };
+            Ok((port, descriptors, mtu)) => {
+                slot.link = Link::Open { port, descriptors };
                 slot.last_send_failed = false;
                 // What arrived before the registration makes no event on every kind of device.
                 self.wake(id.index());
@@ -276,6 +337,7 @@ impl<P: Port> Slot<P> {
             is_ready: false,
             send_errors: 0,
             last_send_failed: false,
+            takes_offload: false,
             quiet_until: Instant::ZERO,
         }
     }
@@ -308,19 +370,36 @@ impl<P: Port> Slot<P> {
 
 impl<P: Port> Link<P> {
     fn close(self, registry: &Registry) {
-        if let Link::Open { port, descriptor } = self {
+        if let Link::Open { port, descriptors } = self {
             // Closing would do, were the descriptor not shared by whoever made the device.
-            let _ = registry.deregister(&mut SourceFd(&descriptor));
+            for descriptor in &descriptors {
+                let _ = registry.deregister(&mut SourceFd(descriptor));
+            }
             drop(port);
         }
     }
 }
 
+/// Finishes a frame for a port that takes it only as it would be on a wire.
+#[cold]
+fn send_finished(port: &mut impl Port, bytes: &[u8], offload: Offload) -> io::Result<()> {
+    let mut result = Ok(());
+    let finished = finish::finish(&mut bytes.to_vec(), &offload, |frame| {
+        if let Err(error) = port.send(frame, Offload::default()) {
+            result = Err(error);
+        }
+    });
+    finished.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)).and(result)
+}
+
 /// Whether a port opened for one of them serves the other.
 fn same_device(a: &Segment, b: &Segment) -> bool {
     // A port on an interface of the host hears what is sent to the director's MAC.
-    let same_mac = a.attach.kind() == AttachKind::Tap || a.mac == b.mac;
-    a.attach == b.attach && a.mtu == b.mtu && same_mac
+    let is_tap = a.attach.kind() == AttachKind::Tap;
+    let same_mac = is_tap || a.mac == b.mac;
+    // A TAP is opened with or without headers for it.
+    let same_offload = !is_tap || a.offload == b.offload;
+    a.attach == b.attach && a.mtu == b.mtu && same_mac && same_offload
 }
 
 /// Opens what a segment says: a TAP, or an interface of the host.
@@ -335,17 +414,19 @@ impl Opener for Devices {
         match &segment.attach {
             Attach::Tap { tap, bridge } => {
                 let config = TapConfig { tap, bridge: bridge.as_deref(), mtu };
-                Ok(AnyPort::Tap(TapPort::open(&config)?))
+                Ok(AnyPort::Tap(match segment.offload {
+                    OffloadMode::Auto => TapPort::open_with_offload(&config)?,
+                    OffloadMode::Off => TapPort::open(&config)?,
+                }))
             }
             Attach::Packet { interface } => {
                 let config = PacketConfig { interface, mac: segment.mac, mtu };
                 Ok(AnyPort::Packet(PacketPort::open(&config)?))
             }
-            Attach::Xdp { interface } => Err(format!(
-                "interface {interface}: attach = \"xdp\" is not supported by this version: \
-                 configure attach = \"packet\""
-            )
-            .into()),
+            Attach::Xdp { interface } => {
+                let config = PacketConfig { interface, mac: segment.mac, mtu };
+                Ok(AnyPort::Xdp(XdpPort::open(&config)?))
+            }
         }
     }
 }
@@ -469,6 +550,41 @@ mod tests {
         assert!(matches!(opened.as_slice(), [(_, Ok(1500))]));
         assert!(fixture.up("a"));
         assert_eq!(fixture.ports.poll_timeout(), None);
+    }
+
+    #[test]
+    fn offload_is_for_all_ports_or_for_none() {
+        let mut fixture = Fixture::new();
+        let welcome = |fixture: &Fixture| {
+            ["tap-a", "tap-b"].map(|tap| fixture.lan.device(tap, |device| device.offload))
+        };
+        fixture.lan.device("tap-a", |device| device.takes_offload = true);
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        assert_eq!(welcome(&fixture), [false, false]);
+        // A frame that comes with work left to do all the same is finished on the way to the port
+        // that cannot, and only there.
+        let mut bytes = crate::wire::samples::UDP.to_vec();
+        bytes[40..42].copy_from_slice(&[0, 0]);
+        let offload = Offload {
+            checksum_pending: true,
+            checksum_start: 34,
+            checksum_offset: 6,
+            ..Offload::default()
+        };
+        for (name, tap, is_finished) in [("a", "tap-a", false), ("b", "tap-b", true)] {
+            fixture.ports.send(Instant::ZERO, fixture.id(name), &bytes, offload);
+            let sent = fixture.lan.device(tap, |device| device.sent.pop()).unwrap();
+            assert_eq!(sent[40..42] != [0, 0], is_finished, "{name}");
+        }
+        // Both can; then only one of them is left.
+        fixture.lan.device("tap-c", |device| device.takes_offload = true);
+        fixture.reconcile(&[("a", "tap-a"), ("c", "tap-c")]);
+        assert!(fixture.lan.device("tap-a", |device| device.offload));
+        assert!(fixture.lan.device("tap-c", |device| device.offload));
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        assert_eq!(welcome(&fixture), [false, false]);
+        fixture.reconcile(&[("a", "tap-a")]);
+        assert!(welcome(&fixture)[0]);
     }
 
     #[test]

@@ -5,5 +5,7 @@
 #[macro_use]
 mod support;
 
+mod offload;
 mod packet;
 mod tap;
+mod xdp;

@@ -12,8 +12,8 @@ use vipr::wire::{MacAddr, Offload};
 use super::support::*;
 
 /// To whom the frames of [`frame`] go.
-const DIRECTOR: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0b]);
-const STATION: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0a]);
+pub const DIRECTOR: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0b]);
+pub const STATION: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0a]);
 
 fn open(interface: &str, mac: MacAddr) -> PacketPort {
     let config = PacketConfig { interface, mac, mtu: None };
@@ -40,7 +40,7 @@ fn cable() -> (PacketPort, PacketPort) {
 }
 
 /// The kernel takes a moment to use a cable that was put in.
-fn wait_until_running(port: &PacketPort) {
+pub fn wait_until_running(port: &impl Port) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !port.condition().unwrap().running {
         assert!(Instant::now() < deadline, "the cable is of no use");
@@ -48,7 +48,7 @@ fn wait_until_running(port: &PacketPort) {
     }
 }
 
-fn send(port: &mut impl Port, frames: impl IntoIterator<Item = Vec<u8>>) {
+pub fn send(port: &mut impl Port, frames: impl IntoIterator<Item = Vec<u8>>) {
     for frame in frames {
         port.send(&frame, Offload::default()).unwrap();
     }
@@ -56,7 +56,7 @@ fn send(port: &mut impl Port, frames: impl IntoIterator<Item = Vec<u8>>) {
 }
 
 /// Everything that arrives within a moment, in order.
-fn receive_all(port: &mut impl Port) -> Vec<(Vec<u8>, Offload)> {
+pub fn receive_all(port: &mut impl Port) -> Vec<(Vec<u8>, Offload)> {
     let mut batch = Batch::new(64);
     let mut frames = Vec::new();
     let mut until = Instant::now() + Duration::from_millis(200);
@@ -76,7 +76,7 @@ fn receive_all(port: &mut impl Port) -> Vec<(Vec<u8>, Offload)> {
     frames
 }
 
-fn to(mac: MacAddr, mut frame: Vec<u8>) -> Vec<u8> {
+pub fn to(mac: MacAddr, mut frame: Vec<u8>) -> Vec<u8> {
     frame[..6].copy_from_slice(&mac.0);
     frame
 }
@@ -154,12 +154,18 @@ namespaced! {
 }
 
 /// A TCP segment over IPv4 with so many bytes of payload; its checksum is up to the card.
-fn super_frame(payload: usize) -> (Vec<u8>, Offload) {
+pub fn super_frame(payload: usize) -> (Vec<u8>, Offload) {
     let mut bytes = frame(0, 14 + 20 + 20 + payload);
     bytes[12..14].copy_from_slice(&[8, 0]);
     bytes[14..34]
         .copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2]);
-    bytes[16..18].copy_from_slice(&((40 + payload) as u16).to_be_bytes());
+    let len = (40 + payload) as u16;
+    bytes[16..18].copy_from_slice(&len.to_be_bytes());
+    // A bridge's firewall would not let a wrong one pass.
+    let words = bytes[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let sum = !((sum >> 16) + (sum & 0xffff)) as u16;
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
     bytes[34..54]
         .copy_from_slice(&[0, 7, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 16, 0, 0, 0, 0, 0]);
     let offload = Offload {

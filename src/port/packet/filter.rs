@@ -8,18 +8,8 @@ use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF
 
 use crate::wire::MacAddr;
 
-/// What a packet socket is to hear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::port) enum Hears {
-    /// Frames to this MAC, and those to many that the director has to do with.
-    AllFor(MacAddr),
-    /// Only the latter: the others come by another way.
-    #[allow(dead_code, reason = "for ports whose other frames come by XDP")]
-    OnlyGroups,
-}
-
 /// `struct sock_filter`.
-pub(in crate::port) type Instruction = libc::sock_filter;
+pub(super) type Instruction = libc::sock_filter;
 
 /// More than any frame has.
 const WHOLE: u32 = u32::MAX;
@@ -48,18 +38,14 @@ const fn give(bytes: u32) -> Instruction {
 }
 
 /// The program. A load beyond the end of a frame ends it with nothing.
-pub(in crate::port) fn program(hears: Hears) -> Vec<Instruction> {
-    let mut program = Vec::new();
-    if let Hears::AllFor(MacAddr([a, b, c, d, e, f])) = hears {
-        program.extend([
-            load(BPF_W, 0),
-            if_equal(u32::from_be_bytes([a, b, c, d]), 0, 3),
-            load(BPF_H, 4),
-            if_equal(u32::from_be_bytes([0, 0, e, f]), 0, 1),
-            give(WHOLE),
-        ]);
-    }
-    program.extend([
+pub(super) fn program(mac: MacAddr) -> [Instruction; 15] {
+    let MacAddr([a, b, c, d, e, f]) = mac;
+    [
+        load(BPF_W, 0),
+        if_equal(u32::from_be_bytes([a, b, c, d]), 0, 3),
+        load(BPF_H, 4),
+        if_equal(u32::from_be_bytes([0, 0, e, f]), 0, 1),
+        give(WHOLE),
         // To many: broadcast or multicast.
         load(BPF_B, 0),
         instruction(BPF_JMP | BPF_JSET | BPF_K, 0, 6, 1),
@@ -71,8 +57,7 @@ pub(in crate::port) fn program(hears: Hears) -> Vec<Instruction> {
         if_equal(NEXT_HEADER_HOP_BY_HOP, 1, 0),
         give(0),
         give(WHOLE),
-    ]);
-    program
+    ]
 }
 
 #[cfg(test)]
@@ -123,23 +108,22 @@ mod tests {
         };
         let (ip, arp, ipv6) = ([8, 0], [8, 6], [0x86, 0xdd]);
         let (all, group) = ([0xff; 6], [0x33, 0x33, 0xff, 0, 0, 1]);
-        // To whom, what; heard by a whole port, by one for groups only.
+        // To whom, what; whether it is heard.
         let rows = [
-            (frame(mac.0, ip, 6), true, false),
-            (frame(mac.0, arp, 0), true, false),
-            (frame([2, 0, 0, 0, 1, 2], ip, 6), false, false),
-            (frame([2, 0, 0, 1, 1, 1], ip, 6), false, false),
-            (frame([2, 0, 0, 0, 1, 2], arp, 6), false, false),
-            (frame(all, arp, 0), true, true),
-            (frame(all, ip, 17), false, false),
-            (frame(group, ipv6, 58), true, true),
-            (frame(group, ipv6, 0), true, true),
-            (frame(group, ipv6, 17), false, false),
-            (frame([1, 0, 0x5e, 0, 0, 1], ip, 2), false, false),
+            (frame(mac.0, ip, 6), true),
+            (frame(mac.0, arp, 0), true),
+            (frame([2, 0, 0, 0, 1, 2], ip, 6), false),
+            (frame([2, 0, 0, 1, 1, 1], ip, 6), false),
+            (frame([2, 0, 0, 0, 1, 2], arp, 6), false),
+            (frame(all, arp, 0), true),
+            (frame(all, ip, 17), false),
+            (frame(group, ipv6, 58), true),
+            (frame(group, ipv6, 0), true),
+            (frame(group, ipv6, 17), false),
+            (frame([1, 0, 0x5e, 0, 0, 1], ip, 2), false),
         ];
-        for (frame, by_all, by_groups) in rows {
-            assert_eq!(accepts(&program(Hears::AllFor(mac)), &frame), by_all, "{frame:x?}");
-            assert_eq!(accepts(&program(Hears::OnlyGroups), &frame), by_groups, "{frame:x?}");
+        for (frame, expected) in rows {
+            assert_eq!(accepts(&program(mac), &frame), expected, "{frame:x?}");
         }
     }
 
@@ -150,7 +134,7 @@ mod tests {
         frame[12..14].copy_from_slice(&[0x86, 0xdd]);
         frame[20] = 58;
         for len in 0..frame.len() {
-            assert_eq!(accepts(&program(Hears::AllFor(mac)), &frame[..len]), len > 20, "{len}");
+            assert_eq!(accepts(&program(mac), &frame[..len]), len > 20, "{len}");
         }
     }
 }

@@ -21,7 +21,6 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-pub(super) use filter::Hears;
 use outgoing::Outgoing;
 use ring::{Ring, Slot};
 use socket::Socket;
@@ -68,28 +67,19 @@ impl PacketPort {
     /// # Errors
     /// One line of what, where, and what to do.
     pub fn open(config: &PacketConfig<'_>) -> Result<PacketPort, OpenError> {
-        PacketPort::open_hearing(config, Hears::AllFor(config.mac))
-    }
-
-    pub(super) fn open_hearing(
-        config: &PacketConfig<'_>,
-        hears: Hears,
-    ) -> Result<PacketPort, OpenError> {
         let (links, link) = usable_interface(config)?;
         let (name, index) = (config.interface, link.index);
         let refused = |action| move |error| refused(name, action, error);
         let socket = Socket::open().map_err(refused("open a packet socket"))?;
         socket.set_up().map_err(refused("set up a packet socket"))?;
-        socket.set_filter(&filter::program(hears)).map_err(refused("filter its frames"))?;
+        socket.set_filter(&filter::program(config.mac)).map_err(refused("filter its frames"))?;
         let ring = Ring::new(&socket, link.mtu).map_err(refused("share memory for its frames"))?;
         links.bring_up(index).map_err(refused("bring it up"))?;
         socket.bind(index).map_err(refused("hear its frames"))?;
         socket.join_groups(index).map_err(refused("have it take multicast"))?;
-        if let Hears::AllFor(mac) = hears {
-            socket
-                .join_unicast(index, mac)
-                .map_err(refused("have it take the director's frames"))?;
-        }
+        socket
+            .join_unicast(index, config.mac)
+            .map_err(refused("have it take the director's frames"))?;
         let outgoing = Outgoing::new();
         Ok(PacketPort { socket, ring, outgoing, links, index, missed: Cell::new(0) })
     }
@@ -169,6 +159,10 @@ impl Port for PacketPort {
         Ok(u16::try_from(self.link()?.mtu).unwrap_or(u16::MAX))
     }
 
+    fn takes_offload(&self) -> bool {
+        true
+    }
+
     fn condition(&self) -> io::Result<Condition> {
         self.miss(u64::from(self.socket.take_drops()?));
         Ok(Condition { running: self.link()?.is_running, missed: self.missed.get() })
@@ -176,7 +170,7 @@ impl Port for PacketPort {
 }
 
 /// The interface, if the director can be on it.
-fn usable_interface(config: &PacketConfig<'_>) -> Result<(Links, Link), OpenError> {
+pub(super) fn usable_interface(config: &PacketConfig<'_>) -> Result<(Links, Link), OpenError> {
     let name = config.interface;
     validate_name("interface", name)?;
     let refused = |action| move |error| refused(name, action, error);
@@ -213,7 +207,7 @@ fn takes_frames(master: &Link) -> bool {
 }
 
 /// What the kernel refused of an interface.
-pub(super) fn refused(name: &str, action: &'static str, error: io::Error) -> OpenError {
+fn refused(name: &str, action: &'static str, error: io::Error) -> OpenError {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             OpenError::RawForbidden { name: name.to_owned(), action }
