@@ -88,6 +88,12 @@ bench-arp: ## How soon ARP is answered under load, and where clients end up whil
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/nd-guardian.sh 1000
 
+CONFIG ?= /etc/vipr/vipr.toml
+
+.PHONY: tune
+tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
+	@$(VIPR) tune --check -c $(CONFIG)
+
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
 	install -D -m 755 $(VIPR) $(DESTDIR)$(PREFIX)/bin/vipr

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vipr::config::snapshot::{Defend, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
+use vipr::config::snapshot::{
+    AttachKind, Defend, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts,
+};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -34,10 +36,12 @@ fn every_file_has_a_test_here() {
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
+        "packet.toml",
         "restart.toml",
         "several-services.toml",
         "static-macs.toml",
         "two-segments.toml",
+        "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
 }
@@ -48,7 +52,7 @@ fn arp_guard_keeps_everybody_else_on_the_bridge_from_claiming_a_vip() {
     let segment = &snapshot.segments[0];
     assert_eq!((segment.role, segment.arp_guard), (Role::Both, true));
     assert_eq!(segment.defend, Defend::default());
-    assert!(segment.bridge.is_some());
+    assert!(segment.bridge().is_some());
     assert!(!read("one-arm.toml").segments[0].arp_guard, "it is not the default");
 }
 
@@ -135,6 +139,21 @@ fn several_services_shows_ports_protocols_and_persistence() {
     assert!(ranges.iter().any(|range| range.contains(8443)));
     assert_eq!(console.ports.to_string(), "8443");
     assert_eq!((&rest.ports, rest.vip), (&Ports::Any, web.vip));
+}
+
+#[test]
+fn packet_and_xdp_are_on_cards_of_the_host() {
+    for (file, kind) in [("packet.toml", AttachKind::Packet), ("xdp.toml", AttachKind::Xdp)] {
+        let snapshot = read(file);
+        let attached: Vec<_> = snapshot
+            .segments
+            .iter()
+            .map(|segment| (segment.attach.kind(), segment.device().to_string()))
+            .collect();
+        assert_eq!(attached, [(kind, "eth0".to_owned()), (kind, "eth1".to_owned())], "{file}");
+        assert_eq!(services(&snapshot), [("web", 2)]);
+        assert!(snapshot.segments.iter().all(|segment| segment.offload == OffloadMode::Auto));
+    }
 }
 
 #[test]

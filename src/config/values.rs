@@ -11,7 +11,9 @@ use toml::de::DeValue;
 use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
-use super::snapshot::{Defend, OnRemoval, Protocol, Role, SchedulerKind, Unmatched};
+use super::snapshot::{
+    AttachKind, Defend, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched,
+};
 use crate::wire::MacAddr;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
@@ -278,6 +280,16 @@ pub(super) fn role(value: Value<'_>) -> Result<Role, Mistake> {
 /// `defend`.
 pub(super) fn defend(value: Value<'_>) -> Result<Defend, Mistake> {
     choice(value, &Defend::ALL.map(|defend| (defend.name(), defend)))
+}
+
+/// `attach`.
+pub(super) fn attach(value: Value<'_>) -> Result<AttachKind, Mistake> {
+    choice(value, &AttachKind::ALL.map(|kind| (kind.name(), kind)))
+}
+
+/// `offload`.
+pub(super) fn offload(value: Value<'_>) -> Result<OffloadMode, Mistake> {
+    choice(value, &[("auto", OffloadMode::Auto), ("off", OffloadMode::Off)])
 }
 
 /// `unmatched`.
