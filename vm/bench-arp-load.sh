@@ -30,9 +30,7 @@ lab_vipr_start "$config" any
 # many flows; prints how many it sent.
 cat >"$LAB_DIR/flood.pl" <<'PERL'
 use strict; use warnings; use Time::HiRes qw(time);
-my ($card, $rate, $seconds, $destination, $source, $vip, $client) = @ARGV;
-open(my $file, '<', "/sys/class/net/$card/ifindex") or die "$card: $!";
-my $index = <$file>;
+my ($index, $rate, $seconds, $destination, $source, $vip, $client) = @ARGV;
 socket(my $socket, 17, 3, 0) or die "socket: $!";
 my $address = pack('S n i S C C x8', 17, 0x0800, $index, 0, 0, 0);
 bind($socket, $address) or die "bind: $!";
@@ -60,9 +58,7 @@ PERL
 # Asks by turns for the VIP and for a kernel's address, 500 times a second in all.
 cat >"$LAB_DIR/ask.pl" <<'PERL'
 use strict; use warnings;
-my ($card, $seconds, $source, @targets) = @ARGV;
-open(my $file, '<', "/sys/class/net/$card/ifindex") or die "$card: $!";
-my $index = <$file>;
+my ($index, $seconds, $source, @targets) = @ARGV;
 socket(my $socket, 17, 3, 0) or die "socket: $!";
 bind($socket, pack('S n i S C C x8', 17, 0x0806, $index, 0, 0, 0)) or die "bind: $!";
 my $mac = pack('H12', $source =~ s/://gr);
@@ -103,8 +99,11 @@ my $at = sub { @times ? $times[$#times * $_[0]] : 0 };
 printf "%6d %6d %9.0f %9.0f %9.0f\n", $asked, scalar @times, $at->(0.5), $at->(0.99), $at->(0.999);
 PERL
 
+# The index of the client's card.
+CARD=$(ip -n client -o link show front | cut -d: -f1)
+
 flood() {
-    lab_in client perl "$LAB_DIR/flood.pl" front "$1" "$2" "$DIRECTOR_FRONT_MAC" "$CLIENT_MAC" \
+    lab_in client perl "$LAB_DIR/flood.pl" "$CARD" "$1" "$2" "$DIRECTOR_FRONT_MAC" "$CLIENT_MAC" \
         "$VIP" "$CLIENT_IP"
 }
 
@@ -121,7 +120,7 @@ measure() {
         flood=$!
         sleep 1
     fi
-    lab_in client perl "$LAB_DIR/ask.pl" front "$SECONDS_EACH" "$CLIENT_MAC" "$VIP" 192.0.2.11
+    lab_in client perl "$LAB_DIR/ask.pl" "$CARD" "$SECONDS_EACH" "$CLIENT_MAC" "$VIP" 192.0.2.11
     [[ -z $flood ]] || wait "$flood"
     sleep 0.2
     lab_capture_stop
