@@ -39,12 +39,11 @@ impl Director {
     /// The service that is configured so, entered if need be; `None` if its scheduler is not
     /// built, which validation does not let through.
     pub(super) fn enter_service(&mut self, config: &Arc<snapshot::Service>) -> Option<ServiceId> {
-        let key = (config.vip, config.protocol, config.ports.clone());
-        if let Some(&id) = self.services.by_key.get(&key) {
+        if let Some(&id) = self.services.by_key.get(&config.listen) {
             return Some(id);
         }
         let id = self.services.services.insert(Service::new(config)?);
-        self.services.by_key.insert(key, id);
+        self.services.by_key.insert(Arc::clone(&config.listen), id);
         Some(id)
     }
 
@@ -63,8 +62,57 @@ impl Director {
         {
             service.scheduler = scheduler;
         }
+        self.part_with_sorry_server(id, config);
         self.update_real_servers(id, &before.real_servers, &config.real_servers, step);
+        if let Some(sorry_server) = &config.sorry_server {
+            self.set_sorry_server(id, sorry_server, step);
+        }
+        if came {
+            self.services.settle_quorum(id);
+        }
         came
+    }
+
+    /// Puts a sorry server that is no longer that among those that drain. If it is now one of the
+    /// real servers, it will be found there.
+    fn part_with_sorry_server(&mut self, id: ServiceId, config: &snapshot::Service) {
+        let sorry = self.services.services.get(id).and_then(|service| service.sorry);
+        let Some(sorry) = sorry else { return };
+        let stays = config.sorry_server.as_ref().is_some_and(|wanted| self.is_at(sorry, wanted));
+        if !stays && let Some(service) = self.services.services.get_mut(id) {
+            service.sorry = None;
+            service.draining.push(sorry);
+        }
+    }
+
+    /// Brings the sorry server up to its configuration, be it new, one that drains, or the same.
+    fn set_sorry_server(&mut self, id: ServiceId, config: &RealServer, step: &mut Step) {
+        let Some(service) = self.services.services.get(id) else { return };
+        let draining = || {
+            let mut draining = service.draining.iter().copied();
+            draining.find(|&id| {
+                let cut = self.services.destinations.get(id).is_none_or(|found| found.cut);
+                !cut && self.is_at(id, config)
+            })
+        };
+        let sorry = match service.sorry.or_else(draining) {
+            Some(known) => {
+                step.touched.extend(self.services.configure(known, config));
+                known
+            }
+            None => {
+                // Validation lets no real server through whose segment is not there.
+                let Some(segment) = self.segments.find(&config.segment) else { return };
+                self.new_destination(id, segment, config, step)
+            }
+        };
+        if let Some(destination) = self.services.destinations.get_mut(sorry) {
+            destination.is_sorry = true;
+        }
+        if let Some(service) = self.services.services.get_mut(id) {
+            service.draining.retain(|&draining| draining != sorry);
+            service.sorry = Some(sorry);
+        }
     }
 
     /// Brings a service's real servers up to its configuration. Those at the head and at the tail
@@ -144,6 +192,9 @@ impl Director {
             list.push(match by_key.remove(&(segment, config.address)) {
                 Some(known) => {
                     step.touched.extend(self.services.configure(known, config));
+                    if let Some(destination) = self.services.destinations.get_mut(known) {
+                        destination.is_sorry = false;
+                    }
                     known
                 }
                 None => self.new_destination(id, segment, config, step),
@@ -167,6 +218,7 @@ impl Director {
             name: config.name.clone(),
             service,
             position: None,
+            is_sorry: false,
             address: config.address,
             segment,
             neighbor,
@@ -198,6 +250,7 @@ impl Director {
         let Some(service) = self.services.services.get_mut(id) else { return };
         let mut gone = core::mem::take(&mut service.destinations);
         gone.append(&mut service.draining);
+        gone.extend(service.sorry.take());
         self.services.rebuild_candidates(id, 0);
         self.drain(id, gone, step);
         self.services.remove_service_if_gone(id);
@@ -221,7 +274,8 @@ impl Director {
         for &id in &gone {
             let Some(destination) = self.services.destinations.get_mut(id) else { continue };
             // One that was draining already goes on as it was promised.
-            if destination.position.take().is_some() {
+            let was_sorry = core::mem::take(&mut destination.is_sorry);
+            if destination.position.take().is_some() || was_sorry {
                 destination.cut = cut;
                 // Should it come back, then with the weight it is given.
                 destination.weight_override = None;
@@ -259,6 +313,9 @@ impl Service {
             destinations: Vec::new(),
             candidates: Vec::new(),
             eligible: 0,
+            live_weight: 0,
+            quorate: true,
+            sorry: None,
             draining: Vec::new(),
             traffic: Default::default(),
             rates: Default::default(),

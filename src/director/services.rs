@@ -4,6 +4,7 @@
 //! more, and what its service's scheduler sees of it.
 
 use core::net::IpAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::SegmentId;
@@ -14,14 +15,14 @@ use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
 use super::rates::RateEstimator;
 use super::scheduler::{Candidate, PickKey, Scheduler};
-use crate::config::snapshot::{self, Ports, Protocol, RealServer};
+use crate::config::snapshot::{self, Endpoint, Ports, Protocol, RealServer};
 use crate::wire::MacAddr;
 
 pub type ServiceId = Id<Service>;
 pub type DestinationId = Id<Destination>;
 
 /// What a service goes by across reloads.
-pub(super) type ServiceKey = (IpAddr, Protocol, Ports);
+pub(super) type ServiceKey = Arc<[Endpoint]>;
 
 /// A virtual service at run time.
 #[derive(Debug)]
@@ -37,6 +38,12 @@ pub struct Service {
     pub(super) candidates: Vec<Candidate>,
     /// How many of them can take a connection.
     pub(super) eligible: u32,
+    /// The weights of those that are up, together.
+    pub(super) live_weight: u64,
+    /// Whether that is enough, by the configured quorum.
+    pub(super) quorate: bool,
+    /// Who gets new connections when they cannot be placed, or there is no quorum.
+    pub(super) sorry: Option<DestinationId>,
     /// Real servers no longer configured whose connections finish.
     pub(super) draining: Vec<DestinationId>,
     pub(super) traffic: Traffic,
@@ -50,6 +57,8 @@ pub struct Destination {
     pub(super) service: ServiceId,
     /// Where it stands among its service's destinations; `None` while draining.
     pub(super) position: Option<u32>,
+    /// It is its service's sorry server, and has no position.
+    pub(super) is_sorry: bool,
     pub(super) address: IpAddr,
     pub(super) segment: SegmentId,
     pub(super) neighbor: NeighborId,
@@ -92,8 +101,13 @@ pub(super) struct Services {
     pub by_key: KeyedMap<ServiceKey, ServiceId>,
     vips: KeyedMap<IpAddr, Vip>,
     by_port: KeyedMap<(IpAddr, Protocol), PortTable>,
+    /// Services that gained their quorum, or lost it, and nobody was told yet.
+    quorum_news: VecDeque<(ServiceId, bool)>,
     hash_key: HashKey,
 }
+
+/// News of quorums that wait to be told at a time; services beyond that change in silence.
+const QUORUM_NEWS_MAX: usize = 1024;
 
 /// A virtual address and its services.
 #[derive(Debug, Default)]
@@ -121,6 +135,7 @@ impl Services {
             by_key: hash_key.map(),
             vips: hash_key.map(),
             by_port: hash_key.map(),
+            quorum_news: VecDeque::new(),
             hash_key,
         }
     }
@@ -161,11 +176,30 @@ impl Services {
         })
     }
 
-    /// Chooses a real server for a new connection.
+    /// Chooses a real server for a new connection; the sorry server if none can take it.
     pub fn schedule(&mut self, id: ServiceId, key: &PickKey) -> Option<DestinationId> {
         let service = self.services.get_mut(id)?;
-        let chosen = service.scheduler.pick(&service.candidates, key)?;
-        service.destinations.get(chosen).copied()
+        match service.scheduler.pick(&service.candidates, key) {
+            Some(chosen) => service.destinations.get(chosen).copied(),
+            None => self.sorry_server(id),
+        }
+    }
+
+    /// The sorry server, if there is one and it answers.
+    pub fn sorry_server(&self, id: ServiceId) -> Option<DestinationId> {
+        let sorry = self.services.get(id)?.sorry?;
+        self.destinations.get(sorry)?.reachable.then_some(sorry)
+    }
+
+    /// The sorry server, if all new connections go there for want of a quorum. Without a sorry
+    /// server, what real servers are left go on (as with keepalived).
+    pub fn diverted_to(&self, id: ServiceId) -> Option<DestinationId> {
+        if self.services.get(id)?.quorate { None } else { self.sorry_server(id) }
+    }
+
+    /// The next service that gained its quorum, or lost it.
+    pub fn next_quorum_news(&mut self) -> Option<(ServiceId, bool)> {
+        self.quorum_news.pop_front()
     }
 
     /// Counts a packet handed to a real server.
@@ -247,6 +281,7 @@ impl Services {
             .iter()
             .find(|known| &*known.config.name == service)
             .or_else(|| services.iter().find(|known| known.config.endpoint() == service))
+            .or_else(|| services.iter().find(|known| known.listens_on(service)))
             .ok_or_else(|| {
                 let names = services.iter().map(|service| &*service.config.name);
                 format!("no service {service}: {}", there_is(names))
@@ -280,7 +315,7 @@ impl Services {
     /// the neighbor it used.
     pub fn remove_if_drained(&mut self, id: DestinationId) -> Option<NeighborId> {
         let destination = self.destinations.get(id)?;
-        if destination.position.is_some() || destination.connections() > 0 {
+        if destination.is_configured() || destination.connections() > 0 {
             return None;
         }
         let (service_id, neighbor) = (destination.service, destination.neighbor);
@@ -299,12 +334,13 @@ impl Services {
             return;
         }
         let Some(service) = self.services.remove(id) else { return };
-        let snapshot::Service { vip, protocol, ref ports, .. } = *service.config;
-        self.by_key.remove(&(vip, protocol, ports.clone()));
-        if let Some(entry) = self.vips.get_mut(&vip) {
-            entry.services.retain(|&service| service != id);
-            if entry.services.is_empty() {
-                self.vips.remove(&vip);
+        self.by_key.remove(&service.config.listen);
+        for Endpoint { vip, .. } in &*service.config.listen {
+            if let Some(entry) = self.vips.get_mut(vip) {
+                entry.services.retain(|&service| service != id);
+                if entry.services.is_empty() {
+                    self.vips.remove(vip);
+                }
             }
         }
     }
@@ -314,13 +350,19 @@ impl Services {
         self.vips.clear();
         self.by_port.clear();
         for (id, service) in self.services.iter() {
-            let vip = self.vips.entry(service.config.vip).or_default();
-            vip.configured |= service.configured;
-            vip.services.push(id);
+            for endpoint in &*service.config.listen {
+                let vip = self.vips.entry(endpoint.vip).or_default();
+                vip.configured |= service.configured;
+                // The endpoints of one VIP are neighbours: they are sorted.
+                if vip.services.last() != Some(&id) {
+                    vip.services.push(id);
+                }
+            }
         }
-        for &id in &self.order {
-            let Some(service) = self.services.get(id) else { continue };
-            let snapshot::Service { vip, protocol, ports, .. } = &*service.config;
+        let listed = self.order.iter().filter_map(|&id| Some((id, self.services.get(id)?)));
+        let listed =
+            listed.flat_map(|(id, service)| service.config.listen.iter().map(move |end| (id, end)));
+        for (id, Endpoint { vip, protocol, ports }) in listed {
             let table = self.by_port.entry((*vip, *protocol)).or_insert_with(|| PortTable {
                 exact: self.hash_key.map(),
                 ranges: Vec::new(),
@@ -367,6 +409,39 @@ impl Services {
         let eligible = service.candidates.iter().filter(|candidate| candidate.is_eligible());
         service.eligible = eligible.count() as u32;
         service.scheduler.candidates_changed(&service.candidates);
+        let known = service.destinations.iter().filter_map(|&id| self.destinations.get(id));
+        service.live_weight = known.map(Destination::live_weight).sum();
+        self.check_quorum(id);
+    }
+
+    /// Decides whether a service has its quorum when it first comes into force: nobody is told
+    /// that it has.
+    pub fn settle_quorum(&mut self, id: ServiceId) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.quorate = true;
+        self.quorum_news.retain(|(told, _)| *told != id);
+        let Some(service) = self.services.get_mut(id) else { return };
+        if !service.gains_quorum() {
+            service.quorate = false;
+            self.tell_quorum(id, false);
+        }
+    }
+
+    /// Goes by keepalived's rule: a service that has its quorum loses it below quorum −
+    /// hysteresis, and one that has not gains it from quorum + hysteresis on.
+    fn check_quorum(&mut self, id: ServiceId) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        let now = if service.quorate { !service.loses_quorum() } else { service.gains_quorum() };
+        if service.configured && now != service.quorate {
+            service.quorate = now;
+            self.tell_quorum(id, now);
+        }
+    }
+
+    fn tell_quorum(&mut self, id: ServiceId, has: bool) {
+        if self.quorum_news.len() < QUORUM_NEWS_MAX {
+            self.quorum_news.push_back((id, has));
+        }
     }
 
     /// Changes a real server and keeps its service's view of it, and its overload, in step.
@@ -376,6 +451,7 @@ impl Services {
         change: impl FnOnce(&mut Destination),
     ) -> Option<Threshold> {
         let destination = self.destinations.get_mut(id)?;
+        let live_before = destination.live_weight();
         change(destination);
         let crossed = destination.check_thresholds();
         if let Some(position) = destination.position
@@ -385,6 +461,12 @@ impl Services {
             service.eligible -= u32::from(candidate.is_eligible());
             *candidate = destination.candidate();
             service.eligible += u32::from(candidate.is_eligible());
+            let live = destination.live_weight();
+            if live != live_before {
+                service.live_weight = (service.live_weight + live).saturating_sub(live_before);
+                let service = destination.service;
+                self.check_quorum(service);
+            }
         }
         crossed
     }
@@ -399,9 +481,24 @@ fn there_is<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 }
 
 impl Service {
-    /// Whether a real server can take a connection.
+    /// Whether it has its quorum, and a real server can take a connection.
     pub(super) fn is_up(&self) -> bool {
-        self.eligible > 0
+        self.quorate && self.eligible > 0
+    }
+
+    fn gains_quorum(&self) -> bool {
+        let snapshot::Service { quorum, quorum_hysteresis, .. } = *self.config;
+        self.live_weight >= u64::from(quorum) + u64::from(quorum_hysteresis)
+    }
+
+    fn loses_quorum(&self) -> bool {
+        let snapshot::Service { quorum, quorum_hysteresis, .. } = *self.config;
+        self.live_weight < u64::from(quorum.saturating_sub(quorum_hysteresis).max(1))
+    }
+
+    /// Whether this is one of the endpoints of a group, as it is shown.
+    fn listens_on(&self, endpoint: &str) -> bool {
+        self.config.listen.iter().any(|known| known.to_string() == endpoint)
     }
 }
 
@@ -409,6 +506,16 @@ impl Destination {
     /// Connections of any kind.
     pub(super) fn connections(&self) -> u32 {
         self.active + self.inactive
+    }
+
+    /// Whether the configuration has it, be it as a sorry server.
+    pub(super) fn is_configured(&self) -> bool {
+        self.position.is_some() || self.is_sorry
+    }
+
+    /// What it counts for towards a quorum: its weight, while it is up. An overloaded one is up.
+    pub(super) fn live_weight(&self) -> u64 {
+        if self.reachable { u64::from(self.weight()) } else { 0 }
     }
 
     /// The weight in force.

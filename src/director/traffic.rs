@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::connections::{ConnectionId, ConnectionState, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
+use super::services::Destination;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
 use crate::wire::icmp::{self, is_single_host};
@@ -37,6 +38,11 @@ impl Arrival<'_> {
     /// Whether it is a TCP segment that may open a connection: a SYN that is no RST.
     pub fn opens_tcp(&self) -> bool {
         self.flags.syn() && !self.flags.rst()
+    }
+
+    /// Whether it says that it opens a connection, whatever there was before.
+    fn opens_anew(&self) -> bool {
+        self.opens_tcp()
     }
 }
 
@@ -112,13 +118,19 @@ impl Director {
     ) -> Verdict {
         let key = arrival.key();
         if let Some(id) = self.connections.find(&key)
-            && let Some((destination, state)) = self.live_connection(now, id, arrival)
+            && let Some(connection) = self.connections.get(id)
         {
+            let (destination, state) = (connection.destination, connection.state);
+            // A frame that a real server sent back neither goes on with anything nor ends it.
             if let Some(verdict) =
                 self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
             {
                 let given_to = self.services.destinations.get(destination);
                 return given_to.map_or(verdict, |found| verdict.with_service(found.service));
+            }
+            if !self.goes_on(now, id, arrival) {
+                self.end_connection(now, id);
+                return self.judge_new_flow(now, frame, arrival, key);
             }
             self.advance(now, id, destination, state, arrival);
             if arrival.ip.is_fragment() {
@@ -129,25 +141,39 @@ impl Director {
         self.judge_new_flow(now, frame, arrival, key)
     }
 
-    /// What a connection says about a packet of it; `None` (and it is gone) if its time is up,
-    /// or if the packet starts over in its place.
+    /// Whether a connection goes on with this packet of it: its time is not up, its real server is
+    /// there, and the packet does not start over in its place.
     #[inline]
-    fn live_connection(
-        &mut self,
-        now: Instant,
+    fn goes_on(&self, now: Instant, id: ConnectionId, arrival: &Arrival<'_>) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        let Some(destination) = self.services.destinations.get(connection.destination) else {
+            return false;
+        };
+        connection.deadline() > now
+            && !destination.cut
+            && (destination.reachable || !self.expires_nodest(destination))
+            && !(arrival.opens_anew() && self.starts_over(id, connection.state, destination))
+    }
+
+    /// Whether a packet that opens a connection is to be placed afresh although there is one.
+    #[cold]
+    fn starts_over(
+        &self,
         id: ConnectionId,
-        arrival: &Arrival<'_>,
-    ) -> Option<(DestinationId, ConnectionState)> {
-        let connection = self.connections.get(id)?;
-        let (destination, state) = (connection.destination, connection.state);
-        let starts_over = arrival.opens_tcp()
-            && (state.is_reusable()
-                || state == ConnectionState::SynRecv && !self.is_reachable(destination));
-        if connection.deadline() <= now || starts_over || self.is_cut(destination) {
-            self.end_connection(now, id);
-            return None;
-        }
-        Some((destination, state))
+        state: ConnectionState,
+        destination: &Destination,
+    ) -> bool {
+        // Persistence has the last word about where it goes: IPVS lets such a one be, too.
+        state.is_reusable() && self.connections.control(id).is_none()
+            || state == ConnectionState::SynRecv && !destination.reachable
+            || destination.weight() == 0 && self.expires_nodest(destination)
+    }
+
+    /// Whether connections to a real server that is not there end with their next packet.
+    #[cold]
+    fn expires_nodest(&self, destination: &Destination) -> bool {
+        let service = self.services.services.get(destination.service);
+        service.is_some_and(|service| service.config.expire_nodest)
     }
 
     /// Takes a packet into a connection's state and deadline.
@@ -170,17 +196,6 @@ impl Director {
             let crossed = self.services.shifted(destination, next.is_active());
             self.tell_threshold(destination, crossed);
         }
-    }
-
-    /// Whether a real server was removed in a way that ends its connections.
-    #[inline]
-    fn is_cut(&self, destination: DestinationId) -> bool {
-        self.services.destinations.get(destination).is_none_or(|found| found.cut)
-    }
-
-    /// Whether new connections to a real server make sense at all.
-    fn is_reachable(&self, destination: DestinationId) -> bool {
-        self.services.destinations.get(destination).is_some_and(|found| found.reachable)
     }
 
     /// The verdict on a packet to a VIP that a real server sent, unless it speaks for itself. Of

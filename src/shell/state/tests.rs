@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config;
-use crate::config::snapshot::{PortRange, Ports, Protocol};
+use crate::config::snapshot::{Endpoint, PortRange, Ports, Protocol};
 use crate::director::state::{ConnectionRecord, RealServerRecord};
 use crate::director::{Action, Limits};
 use crate::wire::Frame;
@@ -237,9 +237,11 @@ fn a_million_connections_are_left_and_taken_up() {
     let mut full = director();
     let mut import = full.import(NOW, Duration::ZERO);
     import.take(Record::RealServer(RealServerRecord {
-        vip: [192, 0, 2, 10].into(),
-        protocol: Protocol::Tcp,
-        ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        listen: vec![Endpoint {
+            vip: [192, 0, 2, 10].into(),
+            protocol: Protocol::Tcp,
+            ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        }],
         address: [10, 0, 0, 11].into(),
         segment: "lan".to_owned(),
         weight_override: None,
@@ -247,6 +249,7 @@ fn a_million_connections_are_left_and_taken_up() {
     for number in 0..MANY {
         import.take(Record::Connection(ConnectionRecord {
             real_server: 0,
+            endpoint: 0,
             client: (0x0a00_0000 + number / 16).to_be_bytes().into(),
             client_port: 32_768 + (number % 16) as u16,
             virtual_port: 80,
