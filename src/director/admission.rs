@@ -72,6 +72,7 @@ impl Director {
         let client = IpAddr::V4(arrival.ip.source);
         let vip = IpAddr::V4(arrival.ip.destination);
         let pick = PickKey { client, client_port: arrival.source_port, vip };
+        self.services.settle_quorums();
         if let Some(destination) = self.services.diverted_to(id) {
             // Its client is free to come back once there is a quorum again.
             return Some(Choice { destination, template: None });

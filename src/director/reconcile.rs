@@ -67,8 +67,9 @@ impl Director {
         if let Some(sorry_server) = &config.sorry_server {
             self.set_sorry_server(id, sorry_server, step);
         }
-        if came {
-            self.services.settle_quorum(id);
+        if came && let Some(service) = self.services.services.get_mut(id) {
+            // Coming back while old connections drain is a new start.
+            service.quorate = false;
         }
         came
     }
@@ -314,7 +315,9 @@ impl Service {
             candidates: Vec::new(),
             eligible: 0,
             live_weight: 0,
-            quorate: true,
+            quorate: false,
+            quorate_told: true,
+            unsettled: false,
             sorry: None,
             draining: Vec::new(),
             traffic: Default::default(),

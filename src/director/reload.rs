@@ -119,6 +119,7 @@ impl Director {
         for neighbor in step.touched {
             self.refresh_neighbor(now, neighbor);
         }
+        self.services.settle_quorums();
         if more {
             self.transition = Some(transition);
         }

@@ -40,8 +40,12 @@ pub struct Service {
     pub(super) eligible: u32,
     /// The weights of those that are up, together.
     pub(super) live_weight: u64,
-    /// Whether that is enough, by the configured quorum.
+    /// Whether that is enough, by the configured quorum; and what a person was told last. One that
+    /// has it from the start needs no telling.
     pub(super) quorate: bool,
+    pub(super) quorate_told: bool,
+    /// Whether that is to be found out anew.
+    pub(super) unsettled: bool,
     /// Who gets new connections when they cannot be placed, or there is no quorum.
     pub(super) sorry: Option<DestinationId>,
     /// Real servers no longer configured whose connections finish.
@@ -101,6 +105,8 @@ pub(super) struct Services {
     pub by_key: KeyedMap<ServiceKey, ServiceId>,
     vips: KeyedMap<IpAddr, Vip>,
     by_port: KeyedMap<(IpAddr, Protocol), PortTable>,
+    /// Services whose quorum is to be found out anew, each once.
+    unsettled: Vec<ServiceId>,
     /// Services that gained their quorum, or lost it, and nobody was told yet.
     quorum_news: VecDeque<(ServiceId, bool)>,
     hash_key: HashKey,
@@ -135,6 +141,7 @@ impl Services {
             by_key: hash_key.map(),
             vips: hash_key.map(),
             by_port: hash_key.map(),
+            unsettled: Vec::new(),
             quorum_news: VecDeque::new(),
             hash_key,
         }
@@ -199,6 +206,7 @@ impl Services {
 
     /// The next service that gained its quorum, or lost it.
     pub fn next_quorum_news(&mut self) -> Option<(ServiceId, bool)> {
+        self.settle_quorums();
         self.quorum_news.pop_front()
     }
 
@@ -411,36 +419,42 @@ impl Services {
         service.scheduler.candidates_changed(&service.candidates);
         let known = service.destinations.iter().filter_map(|&id| self.destinations.get(id));
         service.live_weight = known.map(Destination::live_weight).sum();
-        self.check_quorum(id);
+        self.unsettle_quorum(id);
     }
 
-    /// Decides whether a service has its quorum when it first comes into force: nobody is told
-    /// that it has.
-    pub fn settle_quorum(&mut self, id: ServiceId) {
-        let Some(service) = self.services.get_mut(id) else { return };
-        service.quorate = true;
-        self.quorum_news.retain(|(told, _)| *told != id);
-        let Some(service) = self.services.get_mut(id) else { return };
-        if !service.gains_quorum() {
-            service.quorate = false;
-            self.tell_quorum(id, false);
+    /// Finds out which services gained their quorum or lost it, by keepalived's rule: one that has
+    /// it loses it below quorum − hysteresis, and one that has not gains it from quorum +
+    /// hysteresis on. To be called before anyone goes by it: in between, sums come and go.
+    #[inline]
+    pub fn settle_quorums(&mut self) {
+        if !self.unsettled.is_empty() {
+            self.settle();
         }
     }
 
-    /// Goes by keepalived's rule: a service that has its quorum loses it below quorum −
-    /// hysteresis, and one that has not gains it from quorum + hysteresis on.
-    fn check_quorum(&mut self, id: ServiceId) {
-        let Some(service) = self.services.get_mut(id) else { return };
-        let now = if service.quorate { !service.loses_quorum() } else { service.gains_quorum() };
-        if service.configured && now != service.quorate {
-            service.quorate = now;
-            self.tell_quorum(id, now);
+    #[cold]
+    fn settle(&mut self) {
+        for id in core::mem::take(&mut self.unsettled) {
+            let Some(service) = self.services.get_mut(id) else { continue };
+            service.unsettled = false;
+            if !service.configured {
+                continue;
+            }
+            service.quorate =
+                if service.quorate { !service.loses_quorum() } else { service.gains_quorum() };
+            if service.quorate != service.quorate_told && self.quorum_news.len() < QUORUM_NEWS_MAX {
+                service.quorate_told = service.quorate;
+                self.quorum_news.push_back((id, service.quorate));
+            }
         }
     }
 
-    fn tell_quorum(&mut self, id: ServiceId, has: bool) {
-        if self.quorum_news.len() < QUORUM_NEWS_MAX {
-            self.quorum_news.push_back((id, has));
+    /// The live weight of a service changed, or what it is held against.
+    pub fn unsettle_quorum(&mut self, id: ServiceId) {
+        if let Some(service) = self.services.get_mut(id)
+            && !core::mem::replace(&mut service.unsettled, true)
+        {
+            self.unsettled.push(id);
         }
     }
 
@@ -465,7 +479,7 @@ impl Services {
             if live != live_before {
                 service.live_weight = (service.live_weight + live).saturating_sub(live_before);
                 let service = destination.service;
-                self.check_quorum(service);
+                self.unsettle_quorum(service);
             }
         }
         crossed

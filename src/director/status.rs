@@ -14,6 +14,7 @@ const PAGE_CONNECTIONS: u32 = 512;
 impl Director {
     /// Answers a question.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
+        self.services.settle_quorums();
         match command {
             Command::Weight { service, real_server, weight } => {
                 match self.set_weight(&service, &real_server, weight) {

@@ -322,6 +322,7 @@ impl Director {
         if let Some(verdict) = self.judge_loop(now, ingress, source_mac, ip) {
             return verdict;
         }
+        self.services.settle_quorums();
         match kind {
             icmp::ECHO_REQUEST if !self.services.is_vip_up(vip) => {
                 Verdict::drop(DropReason::VipDown)

@@ -345,14 +345,14 @@ mod tests {
     /// If this fails, files are written that a vipr of the same [`VERSION`] reads as something
     /// else: change the version with the bytes.
     #[test]
-    fn the_bytes_of_version_1() {
+    fn the_bytes_of_version_2() {
         let expected = "\
-            76697072 2073740a 01000000 7bbc26a1a2010000 7d00000000000000 553058ed7fe8c915 \
-            00 00c000020a 00 01015051 000a00000b 046261636b 0100ac02 \
-            00 0120202020202020202020202020202020 01 00 000a00000c 0162 00 \
+            76697072 2073740a 02000000 7bbc26a1a2010000 8100000000000000 47a59bd03c362027 \
+            00 01 00c000020a 00 01015051 000a00000b 046261636b 0100ac02 \
+            00 01 0120202020202020202020202020202020 01 00 000a00000c 0162 00 \
             01 046261636b 000a00000b 1135323a35343a30303a30303a30303a3131 \
-            02 00 00c6336400 00 50 0c 01 00 00 \
-            02 01 0121212121212121212121212121212121 c0b802 35 0b 00 e0a712 0100";
+            02 00 00 00c6336400 00 50 0c 01 00 00 \
+            02 01 00 0121212121212121212121212121212121 c0b802 35 0b 00 e0a712 0100";
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&file(&samples())), expected.replace(' ', ""));
 
@@ -371,6 +371,20 @@ mod tests {
             Synack,
             Udp,
             Template,
+            SctpNone,
+            SctpInit1,
+            SctpInit,
+            SctpCookieSent,
+            SctpCookieReplied,
+            SctpCookieWait,
+            SctpCookie,
+            SctpCookieEchoed,
+            SctpEstablished,
+            SctpShutdownSent,
+            SctpShutdownReceived,
+            SctpShutdownAckSent,
+            SctpRejected,
+            SctpClosed,
         ];
         for (number, state) in states.into_iter().enumerate() {
             let mut buffer = [0; 1];

@@ -137,9 +137,9 @@ fn a_file_that_is_refused_is_kept_and_never_tried_again() {
         (|path| fs::write(path, "").unwrap(), 0, "it is no state file of vipr"),
         (|path| fs::write(path, "[router]\n").unwrap(), 0, "it is no state file of vipr"),
         (
-            |path| fs::write(path, b"vipr st\n\x02\0\0\0rest of it: 24 bytes more").unwrap(),
+            |path| fs::write(path, b"vipr st\n\x01\0\0\0rest of it: 24 bytes more").unwrap(),
             0,
-            "it has format 2, and this vipr reads format 1",
+            "it has format 1, and this vipr reads format 2",
         ),
         (|_| (), 121, "it was left 2m1s ago, and state_max_age is 2m"),
         (|_| (), u64::MAX, "it was left 2m1s from now: the clock was wrong then, or is now"),
