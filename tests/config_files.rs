@@ -35,6 +35,7 @@ fn every_file_has_a_test_here() {
         "minimal.toml",
         "one-arm.toml",
         "restart.toml",
+        "sctp.toml",
         "several-services.toml",
         "sorry-server.toml",
         "static-macs.toml",
@@ -128,6 +129,15 @@ fn group_is_one_service_on_three_vips() {
     );
     assert_eq!(shop.netmasks().as_deref(), Some("32 /64"));
     assert!(shop.expire_quiescent);
+}
+
+#[test]
+fn sctp_writes_down_the_defaults() {
+    let snapshot = read("sctp.toml");
+    assert_eq!(services(&snapshot), [("diameter", 2)]);
+    assert_eq!(snapshot.services[0].first().protocol, Protocol::Sctp);
+    assert!(!snapshot.services[0].sloppy_sctp);
+    assert_eq!(snapshot.timeouts, Timeouts::default());
 }
 
 #[test]

@@ -308,24 +308,12 @@ pub(super) fn on_removal(value: Value<'_>) -> Result<OnRemoval, Mistake> {
 
 /// `protocol`.
 pub(super) fn protocol(value: Value<'_>) -> Result<Protocol, Mistake> {
-    let protocol = choice(value, &PROTOCOLS)?;
-    supported(value, protocol)
-}
-
-/// Not yet all of them.
-fn supported(value: Value<'_>, protocol: Protocol) -> Result<Protocol, Mistake> {
-    if protocol == Protocol::Sctp {
-        return Err(value
-            .mistake("sctp is not supported by this version")
-            .expected("expected one of: tcp, udp")
-            .help("remove the service"));
-    }
-    Ok(protocol)
+    choice(value, &PROTOCOLS)
 }
 
 /// The same out of a part of the value.
 pub(super) fn protocol_of(value: Value<'_>, text: &str) -> Result<Protocol, Mistake> {
-    supported(value, choice_of(value, text, &PROTOCOLS)?)
+    choice_of(value, text, &PROTOCOLS)
 }
 
 const PROTOCOLS: [(&str, Protocol); 3] =

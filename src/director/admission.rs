@@ -2,14 +2,15 @@
 
 use core::net::IpAddr;
 
-use super::connections::{ConnectionId, ConnectionState, TableFull, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, TableFull};
 use super::flow::FlowKey;
 use super::scheduler::PickKey;
 use super::services::{DestinationId, ServiceId, Threshold};
 use super::traffic::Arrival;
 use super::{Director, DropReason, Event, Instant, Verdict};
 use crate::config::snapshot::{self, Endpoint, Ports, Protocol};
-use crate::wire::Frame;
+use crate::wire::packet::SCTP_NO_CHUNK;
+use crate::wire::{Frame, sctp};
 
 /// Where a new connection goes, and the template that says so.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +20,7 @@ struct Choice {
 }
 
 impl Director {
-    /// TCP or UDP without a connection: scheduled if it opens one, else answered or dropped.
+    /// TCP, UDP or SCTP without a connection: scheduled if it opens one, else answered or dropped.
     pub(super) fn judge_new_flow(
         &mut self,
         now: Instant,
@@ -27,7 +28,7 @@ impl Director {
         arrival: &Arrival<'_>,
         key: FlowKey,
     ) -> Verdict {
-        let vip = IpAddr::V4(arrival.ip.destination);
+        let vip = arrival.ip.destination;
         if !self.services.vip(vip).is_some_and(|vip| vip.configured) {
             return Verdict::drop(DropReason::NotVip);
         }
@@ -54,7 +55,7 @@ impl Director {
     }
 
     /// Whether a packet may open a connection: of TCP a SYN, or with `sloppy_tcp` all but a RST; of
-    /// UDP any.
+    /// SCTP an INIT, or with `sloppy_sctp` all but an ABORT; of UDP any.
     fn opens(&self, id: ServiceId, arrival: &Arrival<'_>) -> bool {
         let service = self.services.services.get(id);
         match arrival.protocol {
@@ -62,15 +63,20 @@ impl Director {
                 let sloppy = service.is_some_and(|service| service.config.sloppy_tcp);
                 arrival.opens_tcp() || sloppy && !arrival.flags.rst()
             }
-            Protocol::Udp | Protocol::Sctp => true,
+            Protocol::Sctp => {
+                let sloppy = service.is_some_and(|service| service.config.sloppy_sctp);
+                let is_chunk = !matches!(arrival.chunk, sctp::ABORT | SCTP_NO_CHUNK);
+                arrival.chunk == sctp::INIT || sloppy && is_chunk
+            }
+            Protocol::Udp => true,
         }
     }
 
     /// The real server for a new connection: the client's own under persistence, else the
     /// scheduler's choice.
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
-        let client = IpAddr::V4(arrival.ip.source);
-        let vip = IpAddr::V4(arrival.ip.destination);
+        let client = arrival.ip.source;
+        let vip = arrival.ip.destination;
         let pick = PickKey { client, client_port: arrival.source_port, vip };
         self.services.settle_quorums();
         if let Some(destination) = self.services.diverted_to(id) {
@@ -134,10 +140,11 @@ impl Director {
         let one_packet = arrival.protocol == Protocol::Udp
             && self.services.services.get(service).is_some_and(|service| service.config.one_packet);
         if !one_packet {
-            let state = match arrival.protocol {
-                Protocol::Tcp => ConnectionState::None.after(TcpEvent::from(arrival.flags)),
-                Protocol::Udp | Protocol::Sctp => ConnectionState::Udp,
-            };
+            let state = arrival.after(match arrival.protocol {
+                Protocol::Tcp => ConnectionState::None,
+                Protocol::Udp => ConnectionState::Udp,
+                Protocol::Sctp => ConnectionState::SctpNone,
+            });
             let deadline = now + state.timeout(&self.snapshot.timeouts);
             let Ok(id) = self.insert_connection(now, key, destination, state, deadline) else {
                 return Verdict::drop(DropReason::ConnectionsFull);

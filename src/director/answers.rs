@@ -7,11 +7,11 @@ use super::traffic::Arrival;
 use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::config::snapshot::{Protocol, Unmatched};
 use crate::wire::icmp::{self, IcmpError};
-use crate::wire::packet::Ipv4;
-use crate::wire::{Frame, checksum, tcp};
+use crate::wire::packet::Ip;
+use crate::wire::{Frame, checksum, sctp, tcp};
 
 impl Director {
-    /// VIP traffic to no service, or TCP that neither opens nor belongs to a connection.
+    /// VIP traffic to no service, or TCP or SCTP that neither opens nor belongs to a connection.
     pub(super) fn answer_unmatched(
         &mut self,
         now: Instant,
@@ -21,7 +21,8 @@ impl Director {
         match (self.snapshot.router.unmatched, arrival.protocol) {
             (Unmatched::Drop, _) => Verdict::drop(DropReason::Unmatched),
             (Unmatched::Reject, Protocol::Tcp) => self.answer_with_reset(now, frame, arrival),
-            (Unmatched::Reject, Protocol::Udp | Protocol::Sctp) => {
+            (Unmatched::Reject, Protocol::Sctp) => self.answer_with_abort(now, frame, arrival),
+            (Unmatched::Reject, Protocol::Udp) => {
                 self.answer_unreachable(now, frame, arrival, DropReason::UnmatchedUnanswerable)
             }
         }
@@ -42,7 +43,7 @@ impl Director {
         &mut self,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let Some(mac) = self.segments.get(ingress).map(|segment| segment.mac) else {
             return Verdict::drop(DropReason::SegmentGone);
@@ -60,14 +61,14 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
         mtu: u16,
     ) -> Verdict {
         let too_big = Verdict::drop(DropReason::TooBig);
         if !ip.dont_fragment {
             return too_big;
         }
-        let error = IcmpError::FragmentationNeeded { mtu };
+        let error = IcmpError::TooBig { mtu };
         self.answer_with_icmp(now, ingress, frame, ip, error, DropReason::TooBig)
     }
 
@@ -93,6 +94,30 @@ impl Director {
         })
     }
 
+    /// SCTP that no association is there for (RFC 9260, section 8.4).
+    fn answer_with_abort(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Verdict {
+        let bytes = &*frame.bytes;
+        let refusal = sctp::refusal_of(bytes, arrival.ip);
+        let Some(refusal) = refusal.filter(|_| !arrival.ip.is_fragment()) else {
+            return Verdict::drop(DropReason::UnmatchedUnanswerable);
+        };
+        let Some(mac) = self.segments.get(arrival.ingress).map(|segment| segment.mac) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        if !self.reset_limit.take(now) {
+            return Verdict::drop(DropReason::RateLimited);
+        }
+        let pending = frame.offload.checksum_pending;
+        self.try_emit(arrival.ingress, |buffer| {
+            sctp::emit_refusal(buffer, bytes, arrival.ip, refusal, mac, pending)
+        })
+    }
+
     /// The caller has made sure that it is not about a RST.
     fn answer_unreachable(
         &mut self,
@@ -115,7 +140,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
         error: IcmpError,
         otherwise: DropReason,
     ) -> Verdict {

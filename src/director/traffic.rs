@@ -1,17 +1,17 @@
-//! IPv4 that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
+//! IP that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 use core::time::Duration;
 
-use super::connections::{ConnectionId, ConnectionState, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
 use super::services::Destination;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
-use crate::wire::icmp::{self, is_single_host};
-use crate::wire::packet::{Ipv4, TcpFlags, Transport, quoted_flow};
-use crate::wire::{Frame, MacAddr};
+use crate::wire::icmp::{Meaning, is_single_host};
+use crate::wire::packet::{Ip, SCTP_NO_CHUNK, TcpFlags, Transport, quoted_flow};
+use crate::wire::{Frame, MacAddr, sctp};
 
 /// A person is told of a loop through the same real server at most this often.
 const LOOP_TELL_INTERVAL: Duration = Duration::from_secs(60);
@@ -21,18 +21,20 @@ const LOOP_TELL_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Arrival<'a> {
     pub ingress: SegmentId,
     pub source_mac: MacAddr,
-    pub ip: &'a Ipv4,
+    pub ip: &'a Ip,
     pub protocol: Protocol,
     pub source_port: u16,
     pub destination_port: u16,
     /// Of TCP; none set for the others.
     pub flags: TcpFlags,
+    /// Of SCTP, the type of the chunk that governs; [`SCTP_NO_CHUNK`] for the others.
+    pub chunk: u8,
 }
 
 impl Arrival<'_> {
     fn key(&self) -> FlowKey {
-        let Ipv4 { source, destination, protocol, .. } = *self.ip;
-        FlowKey::v4(protocol, source, self.source_port, destination, self.destination_port)
+        let Ip { source, destination, protocol, .. } = *self.ip;
+        FlowKey::new(protocol, source, self.source_port, destination, self.destination_port)
     }
 
     /// Whether it is a TCP segment that may open a connection: a SYN that is no RST.
@@ -42,19 +44,31 @@ impl Arrival<'_> {
 
     /// Whether it says that it opens a connection, whatever there was before.
     fn opens_anew(&self) -> bool {
-        self.opens_tcp()
+        self.opens_tcp() || self.chunk == sctp::INIT
+    }
+
+    /// The state of a connection after this packet. One without a chunk says nothing.
+    #[inline]
+    pub fn after(&self, state: ConnectionState) -> ConnectionState {
+        match self.protocol {
+            Protocol::Tcp => state.after(TcpEvent::from(self.flags)),
+            Protocol::Sctp if self.chunk != SCTP_NO_CHUNK => {
+                state.after_chunk(SctpEvent::of(self.chunk))
+            }
+            Protocol::Udp | Protocol::Sctp => state,
+        }
     }
 }
 
 impl Director {
     #[inline]
-    pub(super) fn judge_ipv4(
+    pub(super) fn judge_ip(
         &mut self,
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
             return self.judge_on_backend(now, ingress, source_mac, ip);
@@ -67,6 +81,7 @@ impl Director {
             source_port,
             destination_port,
             flags,
+            chunk: SCTP_NO_CHUNK,
         };
         match ip.transport {
             Transport::Tcp { source_port, destination_port, flags } => {
@@ -84,9 +99,15 @@ impl Director {
             Transport::LaterFragment => {
                 self.judge_later_fragment(now, ingress, frame, source_mac, ip)
             }
-            Transport::Sctp { .. } | Transport::Other => {
-                self.judge_other_protocol(ip, DropReason::ProtocolUnsupported)
+            Transport::Sctp { source_port, destination_port, .. } => {
+                let none = TcpFlags::default();
+                let arrival = Arrival {
+                    chunk: sctp::governing_chunk(frame.bytes, ip),
+                    ..arrival(Protocol::Sctp, source_port, destination_port, none)
+                };
+                self.judge_transport(now, frame, &arrival)
             }
+            Transport::Other => self.judge_other_protocol(ip, DropReason::ProtocolUnsupported),
         }
     }
 
@@ -96,9 +117,9 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
-        if self.services.vip(ip.destination.into()).is_none() {
+        if self.services.vip(ip.destination).is_none() {
             return Verdict::drop(DropReason::NotVip);
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
@@ -108,7 +129,7 @@ impl Director {
         }
     }
 
-    /// TCP or UDP: the connection it belongs to, else a new one.
+    /// TCP, UDP or SCTP: the connection it belongs to, else a new one.
     #[inline]
     fn judge_transport(
         &mut self,
@@ -165,7 +186,7 @@ impl Director {
     ) -> bool {
         // Persistence has the last word about where it goes: IPVS lets such a one be, too.
         state.is_reusable() && self.connections.control(id).is_none()
-            || state == ConnectionState::SynRecv && !destination.reachable
+            || state.is_opening() && !destination.reachable
             || destination.weight() == 0 && self.expires_nodest(destination)
     }
 
@@ -186,10 +207,7 @@ impl Director {
         state: ConnectionState,
         arrival: &Arrival<'_>,
     ) {
-        let next = match arrival.protocol {
-            Protocol::Tcp => state.after(TcpEvent::from(arrival.flags)),
-            Protocol::Udp | Protocol::Sctp => state,
-        };
+        let next = arrival.after(state);
         let deadline = now + next.timeout(&self.snapshot.timeouts);
         self.connections.update(id, next, deadline);
         if next.is_active() != state.is_active() {
@@ -206,9 +224,9 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Option<Verdict> {
-        let looping = self.real_server_at(now, mac, Some(ip.source.into()))?;
+        let looping = self.real_server_at(now, mac, Some(ip.source))?;
         let verdict = Verdict::drop(DropReason::Loop);
         Some(self.name_loop(now, ingress, mac, ip, looping, verdict))
     }
@@ -219,7 +237,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
         looping: DestinationId,
         verdict: Verdict,
     ) -> Verdict {
@@ -231,7 +249,7 @@ impl Director {
                 real_server: destination.name.clone(),
                 segment: self.segments.name(ingress).cloned().unwrap_or_else(|| "?".into()),
                 mac,
-                vip: ip.destination.into(),
+                vip: ip.destination,
             });
         }
         verdict.with_real_server(looping, destination.service)
@@ -244,7 +262,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
         id: DestinationId,
     ) -> Verdict {
         let Some(destination) = self.services.destinations.get(id) else {
@@ -258,7 +276,7 @@ impl Director {
         };
         let mac = segment.mac;
         let mtu = segment.mtu();
-        if ip.total_len > mtu && frame.offload.segment_size == 0 {
+        if ip.total_len > u32::from(mtu) && frame.offload.segment_size == 0 {
             return about(self.answer_too_big(now, ingress, frame, ip, mtu));
         }
         let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
@@ -286,7 +304,7 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let Some(destination) = self.fragments.find(now, ip) else {
             return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
@@ -298,8 +316,8 @@ impl Director {
     }
 
     /// Drops what is not balanced, by whether it was for a VIP at all.
-    fn judge_other_protocol(&self, ip: &Ipv4, reason: DropReason) -> Verdict {
-        let is_vip = self.services.vip(ip.destination.into()).is_some();
+    fn judge_other_protocol(&self, ip: &Ip, reason: DropReason) -> Verdict {
+        let is_vip = self.services.vip(ip.destination).is_some();
         Verdict::drop(if is_vip { reason } else { DropReason::NotVip })
     }
 
@@ -309,10 +327,10 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
         kind: u8,
     ) -> Verdict {
-        let vip = IpAddr::V4(ip.destination);
+        let vip = ip.destination;
         if self.services.vip(vip).is_none() {
             return Verdict::drop(DropReason::NotVip);
         }
@@ -323,16 +341,13 @@ impl Director {
             return verdict;
         }
         self.services.settle_quorums();
-        match kind {
-            icmp::ECHO_REQUEST if !self.services.is_vip_up(vip) => {
+        match Meaning::of(ip.is_ipv6(), kind) {
+            Meaning::EchoRequest if !self.services.is_vip_up(vip) => {
                 Verdict::drop(DropReason::VipDown)
             }
-            icmp::ECHO_REQUEST => self.answer_echo(ingress, frame, ip),
-            icmp::DESTINATION_UNREACHABLE
-            | icmp::SOURCE_QUENCH
-            | icmp::TIME_EXCEEDED
-            | icmp::PARAMETER_PROBLEM => self.relay_icmp_error(now, ingress, frame, ip),
-            _ => Verdict::drop(DropReason::IcmpUnsupported),
+            Meaning::EchoRequest => self.answer_echo(ingress, frame, ip),
+            Meaning::Error => self.relay_icmp_error(now, ingress, frame, ip),
+            Meaning::Neighbor | Meaning::Other => Verdict::drop(DropReason::IcmpUnsupported),
         }
     }
 
@@ -342,7 +357,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let unrelated = Verdict::drop(DropReason::IcmpUnrelated);
         let Some(quoted) = quoted_flow(frame.bytes, ip) else { return unrelated };
@@ -350,7 +365,7 @@ impl Director {
         if quoted.source != ip.destination {
             return unrelated;
         }
-        let key = FlowKey::v4(
+        let key = FlowKey::new(
             quoted.protocol,
             quoted.destination,
             quoted.destination_port,
@@ -368,9 +383,9 @@ impl Director {
     }
 
     /// Whether a single other host can have a source address.
-    pub(super) fn is_possible_client(&self, source: Ipv4Addr) -> bool {
+    pub(super) fn is_possible_client(&self, source: IpAddr) -> bool {
         let own = || {
-            self.services.vip(source.into()).is_some()
+            self.services.vip(source).is_some()
                 || self.segments.iter().any(|(_, segment)| segment.has_or_is_all_of(source))
         };
         is_single_host(source) && !own()

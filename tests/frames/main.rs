@@ -13,6 +13,7 @@ mod loops;
 mod refused;
 mod reload;
 mod scheduling;
+mod sctp;
 mod sorry;
 mod state;
 mod time;

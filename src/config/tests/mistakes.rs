@@ -533,10 +533,7 @@ fn impossible_choices_are_named() {
             &[(15, "ports = 80\nscheduler = \"lblcr\"")],
             &["16:13: `scheduler` lblcr is not supported by this version"],
         ),
-        (
-            &[(14, "protocol = \"sctp\"")],
-            &["14:12: `protocol` sctp is not supported by this version"],
-        ),
+        (&[(14, "protocol = \"dccp\"")], &["14:12: `protocol` cannot be \"dccp\""]),
         (&[(15, "ports = 80\nscheduler = \"wlcc\"")], &["16:13: `scheduler` cannot be \"wlcc\""]),
         (
             &[(15, "ports = 80\nscheduler = \"random\"")],

@@ -11,6 +11,7 @@ use super::ConnectionState::{
     SctpInit1 as I1, SctpRejected as Rj, SctpShutdownAckSent as Sa, SctpShutdownReceived as Sr,
     SctpShutdownSent as Ss,
 };
+use crate::wire::sctp;
 
 /// What an SCTP packet means for its association: the chunk that governs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,25 @@ pub enum SctpEvent {
     ShutdownComplete,
     Error,
     Abort,
+}
+
+impl SctpEvent {
+    /// By the type of a chunk (RFC 9260, section 3.2). What SACK, HEARTBEAT and those that nobody
+    /// has heard of mean is that there is an association, as with DATA.
+    pub const fn of(chunk: u8) -> SctpEvent {
+        match chunk {
+            sctp::INIT => SctpEvent::Init,
+            sctp::INIT_ACK => SctpEvent::InitAck,
+            sctp::ABORT => SctpEvent::Abort,
+            sctp::SHUTDOWN => SctpEvent::Shutdown,
+            sctp::SHUTDOWN_ACK => SctpEvent::ShutdownAck,
+            sctp::ERROR => SctpEvent::Error,
+            sctp::COOKIE_ECHO => SctpEvent::CookieEcho,
+            sctp::COOKIE_ACK => SctpEvent::CookieAck,
+            sctp::SHUTDOWN_COMPLETE => SctpEvent::ShutdownComplete,
+            _ => SctpEvent::Data,
+        }
+    }
 }
 
 /// States of SCTP, in the order of [`ConnectionState`].

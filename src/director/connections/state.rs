@@ -183,6 +183,15 @@ impl ConnectionState {
         )
     }
 
+    /// Whether the client has done nothing but ask for a connection: another real server would do
+    /// as well.
+    pub const fn is_opening(self) -> bool {
+        matches!(
+            self,
+            ConnectionState::SynRecv | ConnectionState::SctpInit1 | ConnectionState::SctpInit
+        )
+    }
+
     /// Who goes first when the table is full.
     #[inline]
     pub const fn eviction(self) -> Eviction {
