@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+    Announce, MH_TABLE_SIZES, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
@@ -91,6 +91,7 @@ const SERVICE: Schema = Schema {
         "ports",
         "listen",
         "scheduler",
+        "scheduler_options",
         "persistence",
         "one_packet",
         "sloppy_tcp",
@@ -120,6 +121,12 @@ const SORRY_SERVER: Schema = Schema {
     reserved: &[],
     is_root: false,
 };
+const SCHEDULER_OPTIONS: Schema = Schema {
+    header: "scheduler_options",
+    keys: &["port", "fallback", "table_size", "expiration"],
+    reserved: &[],
+    is_root: false,
+};
 const REAL_SERVER: Schema = Schema {
     header: "[[service.real_server]]",
     keys: &[
@@ -137,7 +144,7 @@ const REAL_SERVER: Schema = Schema {
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
-pub(super) const SCHEMAS: [&Schema; 10] = [
+pub(super) const SCHEMAS: [&Schema; 11] = [
     &ROOT,
     &ROUTER,
     &ANNOUNCE,
@@ -146,6 +153,7 @@ pub(super) const SCHEMAS: [&Schema; 10] = [
     &SERVICE,
     &LISTEN,
     &PERSISTENCE,
+    &SCHEDULER_OPTIONS,
     &SORRY_SERVER,
     &REAL_SERVER,
 ];
@@ -196,7 +204,8 @@ pub(super) struct ServiceSection {
     pub listen: Vec<EndpointSection>,
     /// Whether [`Self::listen`] has all of them.
     pub listen_complete: Read<()>,
-    pub scheduler: Read<SchedulerKind>,
+    pub scheduler: Read<Option<At<SchedulerKind>>>,
+    pub scheduler_options: Read<Option<SchedulerOptionsSection>>,
     pub persistence: Read<Option<PersistenceSection>>,
     pub one_packet: Read<Option<At<bool>>>,
     pub sloppy_tcp: Read<Option<At<bool>>>,
@@ -226,6 +235,15 @@ pub(super) struct PersistenceSection {
     pub timeout: Read<Duration>,
     pub netmask: Read<Option<At<u32>>>,
     pub netmask_v6: Read<Option<At<u32>>>,
+}
+
+/// `scheduler_options = { … }`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SchedulerOptionsSection {
+    pub port: Read<Option<At<bool>>>,
+    pub fallback: Read<Option<At<bool>>>,
+    pub table_size: Read<Option<At<u32>>>,
+    pub expiration: Read<Option<At<Duration>>>,
 }
 
 /// `[[service.real_server]]`.
@@ -439,12 +457,8 @@ impl ServiceSection {
             name: section.optional("name", mistakes, values::name),
             listen,
             listen_complete,
-            scheduler: section.defaulted(
-                "scheduler",
-                SchedulerKind::Wlc,
-                mistakes,
-                values::scheduler,
-            ),
+            scheduler: section.optional("scheduler", mistakes, values::scheduler),
+            scheduler_options: read_scheduler_options(section, mistakes),
             persistence: read_persistence(section, mistakes),
             one_packet: section.optional("one_packet", mistakes, flag),
             sloppy_tcp: section.optional("sloppy_tcp", mistakes, flag),
@@ -597,6 +611,42 @@ fn read_persistence(
         }),
         netmask: section.optional("netmask", mistakes, |value| value.number(1..=128)),
         netmask_v6: section.optional("netmask_v6", mistakes, |value| value.number(1..=128)),
+    }))
+}
+
+fn read_scheduler_options(
+    service: &Section<'_>,
+    mistakes: &mut Mistakes,
+) -> Read<Option<SchedulerOptionsSection>> {
+    let Some(value) = service.table.get("scheduler_options") else { return Ok(None) };
+    if !value.get_ref().is_table() {
+        let (key, span) = ("scheduler_options", value.span().into());
+        let value = Value { key, value: value.get_ref(), span };
+        let example = "{ fallback = true }";
+        return Err(mistakes.report(
+            value
+                .wrong_kind(&format!("expected a table, as in {example}"))
+                .help("sh has port and fallback; mh also table_size; lblc and lblcr expiration"),
+        ));
+    }
+    let section = Section::open(value, &SCHEDULER_OPTIONS, None, mistakes)?;
+    let table_size = |value: Value<'_>| {
+        let size = value.number(0..=u32::MAX)?;
+        if MH_TABLE_SIZES.contains(&size) {
+            return Ok(size);
+        }
+        let sizes = MH_TABLE_SIZES.map(|size| size.to_string()).join(", ");
+        Err(value
+            .mistake(format_args!("cannot be {size}"))
+            .expected(format!("expected one of: {sizes}"))
+            .help("a hundred slots for each real server spread clients within a few per cent"))
+    };
+    Ok(Some(SchedulerOptionsSection {
+        port: section.optional("port", mistakes, |value| value.boolean()),
+        fallback: section.optional("fallback", mistakes, |value| value.boolean()),
+        table_size: section.optional("table_size", mistakes, table_size),
+        expiration: section
+            .optional("expiration", mistakes, |value| values::duration(value, false)),
     }))
 }
 

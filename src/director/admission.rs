@@ -77,7 +77,7 @@ impl Director {
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
         let client = arrival.ip.source;
         let vip = arrival.ip.destination;
-        let pick = PickKey { client, client_port: arrival.source_port, vip };
+        let pick = PickKey { now, client, client_port: arrival.source_port, vip };
         self.services.settle_quorums();
         if let Some(destination) = self.services.diverted_to(id) {
             // Its client is free to come back once there is a quorum again.

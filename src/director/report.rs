@@ -48,6 +48,12 @@ pub struct ServiceReport {
     #[serde(default)]
     pub listen: Vec<String>,
     pub scheduler: SchedulerKind,
+    /// What of its options is not as usual: `mh-port`, `mh-fallback`, `509 slots`.
+    #[serde(default)]
+    pub scheduler_options: Vec<String>,
+    /// How often a table of the scheduler's own had no room (lblc, lblcr).
+    #[serde(default)]
+    pub scheduler_refused: u64,
     /// Seconds, if clients are persistent.
     pub persistence: Option<u64>,
     /// Whether it has its quorum, and any real server can take a connection.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::placement::Placement;
 use super::real_servers::{RealServers, build_real_server};
-use super::{Seen, claims, listen, options};
+use super::{Seen, claims, listen, options, scheduling};
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use crate::config::document::{Document, EndpointSection, ServiceSection};
 use crate::config::section::At;
@@ -33,13 +33,14 @@ pub(super) fn validate(
 
     let placement = Placement::new(document);
     let mut real_servers = RealServers::new(document, segments);
+    let mut slots = scheduling::Slots::default();
     let mut complete = Ok(());
     let mut services = Vec::with_capacity(sections.len());
     for section in sections {
         let places: Vec<Read<Arc<str>>> =
             section.servers().map(|real_server| placement.place(real_server, mistakes)).collect();
         real_servers.check(section, &places, mistakes);
-        match build(section, &places, mistakes) {
+        match build(section, &places, &mut slots, mistakes) {
             Ok(service) => services.push(service),
             Err(reported) => complete = Err(reported),
         }
@@ -50,8 +51,10 @@ pub(super) fn validate(
 fn build(
     section: &ServiceSection,
     places: &[Read<Arc<str>>],
+    slots: &mut scheduling::Slots,
     mistakes: &mut Mistakes,
 ) -> Read<Service> {
+    let scheduling = scheduling::build(section, slots, mistakes);
     let listen = listen::join(section, mistakes);
     let persistence = options::persistence(section, mistakes);
     let mut switch = |key, value, protocol, why| {
@@ -76,7 +79,8 @@ fn build(
     Ok(Service {
         name: effective_name(section)?,
         listen: listen?,
-        scheduler: section.scheduler?,
+        scheduler: scheduling?.0,
+        scheduler_options: scheduling?.1,
         persistence: persistence?,
         one_packet: one_packet?,
         sloppy_tcp: sloppy_tcp?,
