@@ -68,6 +68,12 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@echo && echo "== The core alone, taking configurations into force"
 	@$(CARGO) bench --locked --quiet --bench reload
 
+CONFIG ?= /etc/vipr/vipr.toml
+
+.PHONY: tune
+tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
+	@$(VIPR) tune --check -c $(CONFIG)
+
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
 	install -D -m 755 $(VIPR) $(DESTDIR)$(PREFIX)/bin/vipr

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vipr::config::snapshot::{Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
+use vipr::config::snapshot::{
+    AttachKind, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts,
+};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -34,12 +36,14 @@ fn every_file_has_a_test_here() {
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
+        "packet.toml",
         "restart.toml",
         "sctp.toml",
         "several-services.toml",
         "sorry-server.toml",
         "static-macs.toml",
         "two-segments.toml",
+        "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
 }
@@ -163,6 +167,21 @@ fn sorry_server_has_a_quorum_with_hysteresis() {
     let plain = &read("minimal.toml").services[0];
     assert_eq!((plain.quorum, plain.quorum_hysteresis), (1, 0));
     assert_eq!((plain.expire_nodest, &plain.sorry_server), (false, &None));
+}
+
+#[test]
+fn packet_and_xdp_are_on_cards_of_the_host() {
+    for (file, kind) in [("packet.toml", AttachKind::Packet), ("xdp.toml", AttachKind::Xdp)] {
+        let snapshot = read(file);
+        let attached: Vec<_> = snapshot
+            .segments
+            .iter()
+            .map(|segment| (segment.attach.kind(), segment.device().to_string()))
+            .collect();
+        assert_eq!(attached, [(kind, "eth0".to_owned()), (kind, "eth1".to_owned())], "{file}");
+        assert_eq!(services(&snapshot), [("web", 2)]);
+        assert!(snapshot.segments.iter().all(|segment| segment.offload == OffloadMode::Auto));
+    }
 }
 
 #[test]

@@ -53,6 +53,10 @@ scenarios! {
     what_it_says_agrees_with_what_the_servers_logged = "status",
     a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
     a_device_that_is_lost_is_found_again = "device-lost",
+    http_is_balanced_on_cards_of_the_host = "packet",
+    http_is_balanced_on_cards_of_the_host_by_xdp = "xdp",
+    a_running_router_moves_between_taps_and_cards = "attach-reload",
+    what_costs_speed_on_a_host_is_changed_and_changed_back = "tune",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
     a_bad_environment_is_one_clear_line = "errors",
 }

@@ -55,7 +55,7 @@ fn router_lines(router: &Router) -> Vec<String> {
 }
 
 fn segment_lines(segments: &[Segment]) -> Vec<String> {
-    let header = ["SEGMENT", "ROLE", "TAP", "BRIDGE", "MAC", "MTU", "ADDRESSES"];
+    let header = ["SEGMENT", "ROLE", "ATTACH", "DEVICE", "BRIDGE", "MAC", "MTU", "ADDRESSES"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(segments.iter().take(SEGMENTS_SHOWN_MAX).map(|segment| {
         let role = match (segment.role.has_vips(), segment.role.has_real_servers()) {
@@ -67,8 +67,9 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
         vec![
             segment.name.to_string(),
             role.into(),
-            segment.tap.to_string(),
-            segment.bridge.as_deref().unwrap_or("-").into(),
+            segment.attach.kind().name().into(),
+            segment.device().to_string(),
+            segment.bridge().map_or("-".into(), ToString::to_string),
             segment.mac.to_string(),
             segment.mtu.map_or("device's".into(), |mtu| mtu.to_string()),
             if addresses.is_empty() { "-".into() } else { shortened(&addresses, " ") },

@@ -261,15 +261,17 @@ const fn state_name(state: RealServerState) -> &'static str {
 fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
     writeln!(
         output,
-        "\n{:<12} {:<7} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8}",
+        "\n{:<12} {:<7} {:<6} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8} {:>8}",
         "Segment",
         "Role",
-        "TAP",
+        "Attach",
+        "Device",
         "Bridge",
         "MAC",
         "MTU",
         "State",
         "RxFrames",
+        "RxMissed",
         "TxFrames",
         "TxErrors"
     )?;
@@ -281,14 +283,16 @@ fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<(
         };
         writeln!(
             output,
-            "{:<12} {role:<7} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8}",
+            "{:<12} {role:<7} {:<6} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8} {:>8}",
             segment.name,
+            segment.attach.name(),
             segment.tap,
             segment.bridge.as_deref().unwrap_or("-"),
             segment.mac,
             segment.mtu,
             if segment.up { "up" } else { "down" },
             short(segment.received_frames),
+            short(segment.missed_frames),
             short(segment.sent_frames),
             short(segment.send_errors),
         )?;
@@ -371,9 +375,9 @@ mod tests {
         UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down
           -> [2001:db8:1::11]:53,853      Route   0      0          0          quiesced   52:54:00:00:00:11 ns1
 
-        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
-        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
-        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+        Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
+        front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0
+        back         backend packet eth1            -               02:00:00:00:01:02  9000 down       400       12  123456K        4
 
         Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
           dropped foreign_mac              200
@@ -405,9 +409,9 @@ mod tests {
         UDP  [2001:db8::10]:53,853               0        0        0
           -> [2001:db8:1::11]:53,853             0        0        0
 
-        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
-        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
-        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+        Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
+        front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0
+        back         backend packet eth1            -               02:00:00:00:01:02  9000 down       400       12  123456K        4
 
         Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
           dropped foreign_mac              200

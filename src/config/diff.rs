@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Snapshot;
 use super::durations::format_duration;
-use super::snapshot::{Announce, RealServer, Router, Segment, Service, Timeouts};
+use super::snapshot::{Announce, AttachKind, RealServer, Router, Segment, Service, Timeouts};
 
 /// Every difference; empty if the two are equal.
 pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<String> {
@@ -79,12 +79,17 @@ impl Changes {
             self.about(format!("segment {}", segment.name));
             let Some(old) = known.get(&*segment.name) else {
                 let role = format!("{:?}", segment.role).to_lowercase();
-                self.say(format!("added (role {role}, tap {})", segment.tap));
+                let (kind, device) = (segment.attach.kind().name(), segment.device());
+                self.say(format!("added (role {role}, {kind} {device})"));
                 continue;
             };
             self.word("role", &old.role, &segment.role);
-            self.value("tap", &old.tap, &segment.tap);
-            self.option("bridge", old.bridge.as_ref(), segment.bridge.as_ref());
+            let kinds = (old.attach.kind(), segment.attach.kind());
+            self.word("attach", &kinds.0, &kinds.1);
+            let key = if kinds.1 == AttachKind::Tap { "tap" } else { "interface" };
+            self.value(key, old.device(), segment.device());
+            self.option("bridge", old.bridge(), segment.bridge());
+            self.word("offload", &old.offload, &segment.offload);
             self.value("mac", &old.mac, &segment.mac);
             self.option("mtu", old.mtu.as_ref(), segment.mtu.as_ref());
             self.list("address", &old.addresses, &segment.addresses);

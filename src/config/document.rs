@@ -12,10 +12,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
+use super::attach::Attachment;
 use super::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, MH_TABLE_SIZES, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+    Announce, MH_TABLE_SIZES, OffloadMode, OnRemoval, Ports, Protocol, Role, SchedulerKind,
+    Timeouts, Unmatched,
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
@@ -69,17 +71,8 @@ const TIMEOUTS: Schema =
     Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
-    keys: &["role", "tap", "bridge", "mac", "mtu", "address"],
-    reserved: &[
-        "attach",
-        "interface",
-        "socket",
-        "uplink",
-        "vlan",
-        "offload",
-        "defend",
-        "arp_guard",
-    ],
+    keys: &["role", "attach", "tap", "bridge", "interface", "offload", "mac", "mtu", "address"],
+    reserved: &["socket", "uplink", "vlan", "defend", "arp_guard"],
     is_root: false,
 };
 const SERVICE: Schema = Schema {
@@ -189,8 +182,8 @@ pub(super) struct RouterSection {
 pub(super) struct SegmentSection {
     pub name: At<Arc<str>>,
     pub role: Read<At<Role>>,
-    pub tap: Read<At<Arc<str>>>,
-    pub bridge: Read<Option<At<Arc<str>>>>,
+    pub attachment: Attachment,
+    pub offload: Read<OffloadMode>,
     pub mac: Read<Option<At<MacAddr>>>,
     pub mtu: Read<Option<At<u16>>>,
     pub addresses: List<IpNet>,
@@ -421,8 +414,13 @@ impl SegmentSection {
         };
         SegmentSection {
             role: section.required("role", "role = \"vip\"", mistakes, values::role),
-            tap: section.required("tap", "tap = \"vipr-front\"", mistakes, values::device),
-            bridge: section.optional("bridge", mistakes, values::device),
+            attachment: Attachment::read(section, mistakes),
+            offload: section.defaulted(
+                "offload",
+                OffloadMode::default(),
+                mistakes,
+                values::offload,
+            ),
             mac: section.optional("mac", mistakes, values::mac),
             mtu: section.optional("mtu", mistakes, mtu),
             addresses: section.list("address", ADDRESSES_MAX, mistakes, values::own_address),

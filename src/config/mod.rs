@@ -6,12 +6,13 @@
 //!
 //! 1. `toml` makes a table with positions of the text (TOML 1.1); [`syntax`] takes down its errors.
 //! 2. [`document`] knows the keys and reads each value by itself, with the help of [`section`],
-//!    [`values`], [`ports`] and [`durations`].
+//!    [`values`], [`attach`], [`ports`] and [`durations`].
 //! 3. [`validate`] checks what the values say together and fills in what depends on others.
 //!
 //! Who cannot deliver a value hands on the proof that a mistake was reported
 //! (`diagnostics::Reported`), so there is no way to an incomplete snapshot.
 
+mod attach;
 mod diagnostics;
 mod diff;
 mod document;

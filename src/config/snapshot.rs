@@ -203,16 +203,88 @@ impl Default for Timeouts {
 pub struct Segment {
     pub name: Arc<str>,
     pub role: Role,
-    /// Name of the TAP device, at most 15 bytes.
-    pub tap: Arc<str>,
-    /// The bridge the TAP is enslaved to, if any.
-    pub bridge: Option<Arc<str>>,
+    /// How frames come and go.
+    pub attach: Attach,
+    /// Whether frames may be larger than the MTU, and have their checksums completed by whoever
+    /// puts them on a wire.
+    pub offload: OffloadMode,
     /// The director's own MAC here: configured, or derived from the router's and segment's names.
     pub mac: MacAddr,
     /// Configured MTU in bytes of the IP packet; `None` takes the device's.
     pub mtu: Option<u16>,
     /// The director's own addresses (DIPs) here, with their prefixes.
     pub addresses: Vec<IpNet>,
+}
+
+impl Segment {
+    /// The device that the director's frames come from: the TAP, or the interface.
+    pub fn device(&self) -> &Arc<str> {
+        match &self.attach {
+            Attach::Tap { tap, .. } => tap,
+            Attach::Packet { interface } | Attach::Xdp { interface } => interface,
+        }
+    }
+
+    /// The bridge that the TAP is a port of, if any.
+    pub fn bridge(&self) -> Option<&Arc<str>> {
+        match &self.attach {
+            Attach::Tap { bridge, .. } => bridge.as_ref(),
+            Attach::Packet { .. } | Attach::Xdp { .. } => None,
+        }
+    }
+}
+
+/// How a segment is attached to the host. Names of devices have at most 15 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// By a TAP of the director's own, and the bridge that it joins, if any.
+    Tap { tap: Arc<str>, bridge: Option<Arc<str>> },
+    /// By a packet socket on an interface of the host.
+    Packet { interface: Arc<str> },
+    /// By an XDP socket on an interface of the host.
+    Xdp { interface: Arc<str> },
+}
+
+impl Attach {
+    pub const fn kind(&self) -> AttachKind {
+        match self {
+            Attach::Tap { .. } => AttachKind::Tap,
+            Attach::Packet { .. } => AttachKind::Packet,
+            Attach::Xdp { .. } => AttachKind::Xdp,
+        }
+    }
+}
+
+/// The ways to attach a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachKind {
+    #[default]
+    Tap,
+    Packet,
+    Xdp,
+}
+
+impl AttachKind {
+    pub const ALL: [AttachKind; 3] = [AttachKind::Tap, AttachKind::Packet, AttachKind::Xdp];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttachKind::Tap => "tap",
+            AttachKind::Packet => "packet",
+            AttachKind::Xdp => "xdp",
+        }
+    }
+}
+
+/// Whether a segment's port does without whole frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffloadMode {
+    /// Wherever every port can.
+    #[default]
+    Auto,
+    /// Never: frames as they would be on a wire.
+    Off,
 }
 
 /// What a segment is for.

@@ -11,7 +11,9 @@ use toml::de::DeValue;
 use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
-use super::snapshot::{OnRemoval, Protocol, Role, SchedulerKind, Unmatched};
+use super::snapshot::{
+    AttachKind, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched,
+};
 use crate::wire::MacAddr;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
@@ -280,6 +282,16 @@ pub(super) fn duration(value: Value<'_>, zero: bool) -> Result<Duration, Mistake
 /// `role`.
 pub(super) fn role(value: Value<'_>) -> Result<Role, Mistake> {
     choice(value, &[("vip", Role::Vip), ("backend", Role::Backend), ("both", Role::Both)])
+}
+
+/// `attach`.
+pub(super) fn attach(value: Value<'_>) -> Result<AttachKind, Mistake> {
+    choice(value, &AttachKind::ALL.map(|kind| (kind.name(), kind)))
+}
+
+/// `offload`.
+pub(super) fn offload(value: Value<'_>) -> Result<OffloadMode, Mistake> {
+    choice(value, &[("auto", OffloadMode::Auto), ("off", OffloadMode::Off)])
 }
 
 /// `unmatched`.

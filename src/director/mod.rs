@@ -42,6 +42,7 @@ mod resolution;
 mod segments;
 mod stations;
 mod status;
+mod super_frames;
 mod timeouts;
 mod traffic;
 mod transmit;
@@ -194,6 +195,21 @@ impl Director {
     /// configuration leaves it to the device.
     pub fn set_device_mtu(&mut self, segment: SegmentId, mtu: u16) {
         self.segments.set_device_mtu(segment, mtu);
+    }
+
+    /// Tells that the port of a segment is open, and what its device can carry. Where it was open
+    /// before, on this device or another, VIPs are announced again: switches on the way may know the
+    /// director's MAC elsewhere.
+    pub fn device_opened(&mut self, now: Instant, segment: SegmentId, mtu: u16) {
+        let before = self.segments.get(segment).and_then(|found| found.device_mtu());
+        self.segments.set_device_mtu(segment, mtu);
+        let has_vips = self.segments.get(segment).is_some_and(|found| found.role.has_vips());
+        if before.is_some() && has_vips {
+            let announce = self.snapshot.announce;
+            for vip in self.services.configured_vips() {
+                self.announcer.vip_up(now, vip, segment, &announce);
+            }
+        }
     }
 
     /// The next frame to send.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionState;
 use super::counters::Traffic;
-use crate::config::snapshot::{Protocol, Role, SchedulerKind};
+use crate::config::snapshot::{AttachKind, Protocol, Role, SchedulerKind};
 use crate::wire::MacAddr;
 
 /// `vipr status --json`.
@@ -125,6 +125,9 @@ pub struct Rates {
 pub struct SegmentReport {
     pub name: String,
     pub role: Role,
+    #[serde(default)]
+    pub attach: AttachKind,
+    /// The device that its frames come from: the TAP, or the interface.
     pub tap: String,
     pub bridge: Option<String>,
     pub mac: MacAddr,
@@ -136,6 +139,10 @@ pub struct SegmentReport {
     /// Frames and bytes handed to the port.
     pub sent_frames: u64,
     pub sent_bytes: u64,
+    /// Frames on their way here that the device lost for want of room, as it counts them itself
+    /// since it was made or opened.
+    #[serde(default)]
+    pub missed_frames: u64,
     /// Frames the port would not take; 0 where there is no port (`replay`).
     #[serde(default)]
     pub send_errors: u64,

@@ -218,14 +218,15 @@ impl Services {
         self.quorum_news.pop_front()
     }
 
-    /// Counts a packet handed to a real server.
+    /// Counts what is handed to a real server: a packet, or those that a super-frame stands for.
     #[inline]
-    pub fn count_packet(&mut self, id: DestinationId, bytes: u64) {
+    pub fn count_packets(&mut self, id: DestinationId, packets: u32, bytes: u64) {
+        let packets = u64::from(packets);
         let Some(destination) = self.destinations.get_mut(id) else { return };
-        destination.traffic.packets += 1;
+        destination.traffic.packets += packets;
         destination.traffic.bytes += bytes;
         if let Some(service) = self.services.get_mut(destination.service) {
-            service.traffic.packets += 1;
+            service.traffic.packets += packets;
             service.traffic.bytes += bytes;
         }
     }

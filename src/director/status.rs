@@ -157,8 +157,9 @@ impl Director {
                 Some(SegmentReport {
                     name: segment.name.to_string(),
                     role: segment.role,
-                    tap: config.tap.to_string(),
-                    bridge: config.bridge.as_ref().map(|bridge| bridge.to_string()),
+                    attach: config.attach.kind(),
+                    tap: config.device().to_string(),
+                    bridge: config.bridge().map(|bridge| bridge.to_string()),
                     mac: segment.mac,
                     mtu: segment.mtu(),
                     addresses: segment.addresses.iter().map(|net| net.to_string()).collect(),
@@ -167,6 +168,7 @@ impl Director {
                     sent_frames: segment.sent.frames,
                     sent_bytes: segment.sent.bytes,
                     send_errors: 0,
+                    missed_frames: 0,
                     up: true,
                 })
             })

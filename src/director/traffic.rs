@@ -7,6 +7,7 @@ use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
 use super::services::Destination;
+use super::super_frames::OnWire;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
 use crate::wire::icmp::{Meaning, is_single_host};
@@ -276,19 +277,20 @@ impl Director {
         };
         let mac = segment.mac;
         let mtu = segment.mtu();
-        if ip.total_len > u32::from(mtu) && frame.offload.segment_size == 0 {
+        let on_wire = OnWire::of(frame.bytes, ip, &frame.offload);
+        if on_wire.largest > u32::from(mtu) {
             return about(self.answer_too_big(now, ingress, frame, ip, mtu));
         }
         let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
         match hop {
             Hop::Mac(hop) => {
-                self.services.count_packet(id, u64::from(ip.total_len));
+                self.services.count_packets(id, on_wire.packets, on_wire.bytes);
                 frame.rewrite_macs(hop, mac);
                 about(Verdict::forward(egress))
             }
             Hop::Resolving => match self.hold.push(neighbor, frame) {
                 Ok(()) => {
-                    self.services.count_packet(id, u64::from(ip.total_len));
+                    self.services.count_packets(id, on_wire.packets, on_wire.bytes);
                     about(Verdict::hold())
                 }
                 Err(_) => about(Verdict::drop(DropReason::HoldFull)),

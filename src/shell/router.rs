@@ -122,7 +122,8 @@ impl<O: Opener> Router<O> {
         self.handle_director_timeout(now);
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
-            self.handle_opened(opened);
+            self.handle_opened(now, opened);
+            self.handle_director_timeout(now);
         }
         if self.event_log.poll_timeout().is_some_and(|at| at <= now) {
             self.event_log.handle_timeout(now).iter().for_each(print);
@@ -149,7 +150,8 @@ impl<O: Opener> Router<O> {
             self.check_state();
         }
         let opened = self.reconcile_ports(registry, now);
-        self.handle_opened(opened);
+        self.handle_opened(now, opened);
+        self.handle_director_timeout(now);
         self.drain(now);
     }
 
@@ -186,6 +188,7 @@ impl<O: Opener> Router<O> {
             let status = self.ports.status(&segment.name).unwrap_or_default();
             segment.up = status.up;
             segment.send_errors = status.send_errors;
+            segment.missed_frames = status.missed;
         }
     }
 
@@ -257,12 +260,12 @@ impl<O: Opener> Router<O> {
         self.ports.reconcile(registry, now, &wanted)
     }
 
-    fn handle_opened(&mut self, opened: Vec<Opened>) {
+    fn handle_opened(&mut self, now: Instant, opened: Vec<Opened>) {
         for (segment, result) in opened {
             let name = self.segment_name(segment);
             match result {
                 Ok(mtu) => {
-                    self.director.set_device_mtu(segment, mtu);
+                    self.director.device_opened(now, segment, mtu);
                     log::info!("segment {name}: open, MTU {mtu}");
                 }
                 Err(error) => log::error!("segment {name}: {error}; trying again"),

@@ -7,10 +7,12 @@
 pub mod arp;
 pub mod checksum;
 mod emit;
+pub mod finish;
 pub mod frame;
 pub mod icmp;
 pub mod ipv6;
 pub mod mac;
+pub mod offload;
 pub mod packet;
 mod quote;
 #[cfg(test)]
@@ -18,5 +20,6 @@ pub(crate) mod samples;
 pub mod sctp;
 pub mod tcp;
 
-pub use frame::{Frame, Offload};
+pub use frame::Frame;
 pub use mac::MacAddr;
+pub use offload::Offload;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::{BASE, accepted, edited};
 use crate::config::snapshot::{
-    Announce, Persistence, PortRange, Ports, Protocol, Role, SchedulerKind, SchedulerOptions,
-    Timeouts, Unmatched,
+    Announce, Attach, AttachKind, OffloadMode, Persistence, PortRange, Ports, Protocol, Role,
+    SchedulerKind, SchedulerOptions, Timeouts, Unmatched,
 };
 
 fn service_with(line: &str) -> std::sync::Arc<crate::config::snapshot::Service> {
@@ -27,9 +27,9 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(snapshot.timeouts, Timeouts::default());
 
     let [front, back] = &snapshot.segments[..] else { panic!("{snapshot:#?}") };
-    assert_eq!((&*front.name, front.role, &*front.tap), ("front", Role::Vip, "vipr-front"));
-    assert_eq!((&*back.name, back.role, &*back.tap), ("back", Role::Backend, "vipr-back"));
-    assert_eq!((front.bridge.as_deref(), front.mtu), (None, None));
+    assert_eq!((&*front.name, front.role, &**front.device()), ("front", Role::Vip, "vipr-front"));
+    assert_eq!((&*back.name, back.role, &**back.device()), ("back", Role::Backend, "vipr-back"));
+    assert_eq!((front.bridge(), front.mtu), (None, None));
     assert_ne!(front.mac, back.mac);
 
     let [service] = &snapshot.services[..] else { panic!("{snapshot:#?}") };
@@ -45,6 +45,20 @@ fn what_is_left_out_has_its_default() {
         (real_server.weight, real_server.upper_threshold, real_server.lower_threshold),
         (1, 0, 0)
     );
+}
+
+#[test]
+fn a_segment_is_attached_by_a_tap_or_to_an_interface() {
+    let front = |lines: &str| accepted(&edited(&[(3, lines)])).segments.remove(0);
+    let tap = front("tap = \"t\"");
+    assert_eq!((tap.attach.kind(), tap.offload), (AttachKind::Tap, OffloadMode::Auto));
+    assert_eq!(front("attach = \"tap\"\ntap = \"t\""), tap);
+    let packet = front("attach = \"packet\"\ninterface = \"eth0\"\noffload = \"off\"");
+    assert_eq!(packet.attach, Attach::Packet { interface: "eth0".into() });
+    assert_eq!((&**packet.device(), packet.bridge()), ("eth0", None));
+    assert_eq!(packet.offload, OffloadMode::Off);
+    let xdp = front("attach = \"xdp\"\ninterface = \"eth0\"");
+    assert_eq!(xdp.attach, Attach::Xdp { interface: "eth0".into() });
 }
 
 #[test]
@@ -87,7 +101,7 @@ fn what_is_written_is_read() {
     assert_eq!(snapshot.timeouts, timeouts);
 
     let front = &snapshot.segments[0];
-    assert_eq!(front.bridge.as_deref(), Some("br0"));
+    assert_eq!(front.bridge().map(|name| &**name), Some("br0"));
     assert_eq!(front.mac.to_string(), "02:00:00:00:01:01");
     assert_eq!(front.mtu, Some(65_521));
     let addresses: Vec<String> = front.addresses.iter().map(ToString::to_string).collect();

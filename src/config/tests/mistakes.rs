@@ -46,14 +46,6 @@ fn misplaced_keys_and_tables_are_named() {
             &["2:9: `state` is not a path: \"\"", "3:1: unknown key `nam` in [router]"],
         ),
         (
-            &[(2, "role = \"vip\"\nattach = \"tap\"")],
-            &["3:1: `attach` is not supported by this version"],
-        ),
-        (
-            &[(2, "role = \"vip\"\ninterface = \"eth0\"")],
-            &["3:1: `interface` is not supported by this version"],
-        ),
-        (
             &[(2, "role = \"vip\"\nsocket = \"x\"")],
             &["3:1: `socket` is not supported by this version"],
         ),
@@ -62,10 +54,6 @@ fn misplaced_keys_and_tables_are_named() {
             &["3:1: `uplink` is not supported by this version"],
         ),
         (&[(2, "role = \"vip\"\nvlan = 7")], &["3:1: `vlan` is not supported by this version"]),
-        (
-            &[(2, "role = \"vip\"\noffload = \"auto\"")],
-            &["3:1: `offload` is not supported by this version"],
-        ),
         (
             &[(2, "role = \"vip\"\ndefend = \"off\"")],
             &["3:1: `defend` is not supported by this version"],
@@ -113,6 +101,44 @@ fn misplaced_keys_and_tables_are_named() {
         (
             &[(1, "[segment]\nx = 3\n[segment.front]")],
             &["2:5: found a whole number where the table [segment.x] belongs"],
+        ),
+    ]);
+}
+
+#[test]
+fn keys_that_do_not_go_with_the_attachment_are_named() {
+    check(&[
+        (&[(3, "tap = \"t\"\nattach = \"tpa\"")], &["4:10: `attach` cannot be \"tpa\""]),
+        (&[(3, "tap = \"t\"\noffload = \"on\"")], &["4:11: `offload` cannot be \"on\""]),
+        (&[(3, "interface = \"eth0\"")], &["3:1: `interface` without `attach`"]),
+        (&[(3, "tap = \"t\"\ninterface = \"eth0\"")], &["4:1: `interface` with attach = \"tap\""]),
+        (
+            &[(3, "attach = \"tap\"\ninterface = \"eth0\"")],
+            &["1:1: [segment.front] without `tap`", "4:1: `interface` with attach = \"tap\""],
+        ),
+        (&[(3, "attach = \"packet\"")], &["1:1: [segment.front] without `interface`"]),
+        (&[(3, "attach = \"xdp\"")], &["1:1: [segment.front] without `interface`"]),
+        (
+            &[(3, "attach = \"packet\"\ninterface = \"eth0\"\ntap = \"t\"\nbridge = \"b\"")],
+            &["5:1: `tap` with attach = \"packet\"", "6:1: `bridge` with attach = \"packet\""],
+        ),
+        (
+            &[(3, "attach = \"packet\"\ninterface = \"eth0/1\"")],
+            &["4:13: `interface` is not a name of a device: \"eth0/1\""],
+        ),
+        (
+            &[
+                (3, "attach = \"packet\"\ninterface = \"eth0\""),
+                (8, "attach = \"xdp\"\ninterface = \"eth0\""),
+            ],
+            &["10:13: interface `eth0` is in use already"],
+        ),
+        (
+            &[
+                (3, "attach = \"packet\"\ninterface = \"eth0\""),
+                (8, "tap = \"t\"\nbridge = \"eth0\""),
+            ],
+            &["10:10: bridge `eth0` is in use already"],
         ),
     ]);
 }
