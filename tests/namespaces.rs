@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 6] = ["ping", "jq", "dnsmasq", "socat", "wrk", "nft"];
+const PROGRAMS: [&str; 7] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -45,6 +45,8 @@ scenarios! {
     what_belongs_to_no_service_is_refused = "reject",
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
+    two_ports_are_one_service = "group",
+    a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",

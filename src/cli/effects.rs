@@ -134,9 +134,14 @@ fn ending(count: u32, to: &str, on_removal: OnRemoval) -> Option<String> {
 }
 
 fn is_same(known: &Service, report: &ServiceReport) -> bool {
-    known.vip == report.vip
-        && known.protocol == report.protocol
-        && known.ports.to_string() == report.ports
+    if report.listen.is_empty() {
+        // A router of an earlier version: it has no groups.
+        let [only] = &*known.listen else { return false };
+        return only.vip == report.vip
+            && only.protocol == report.protocol
+            && only.ports.to_string() == report.ports;
+    }
+    known.listen.iter().map(ToString::to_string).eq(report.listen.iter().cloned())
 }
 
 fn has_segment(snapshot: &Snapshot, real_server: &RealServerReport) -> bool {

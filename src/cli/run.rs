@@ -134,11 +134,9 @@ fn log_details(snapshot: &Snapshot) {
     }
     for service in &snapshot.services {
         log::debug!(
-            "service {}: {} {}/{}, {}, {} real servers",
+            "service {}: {}, {}, {} real servers",
             service.name,
-            service.vip,
-            service.ports,
-            service.protocol,
+            service.endpoint(),
             service.scheduler.name(),
             service.real_servers.len()
         );

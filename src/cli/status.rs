@@ -160,7 +160,10 @@ fn write_services(
             None => writeln!(output, "{protocol:<4} {address} {}", flags(service))?,
             Some(counts) => writeln!(output, "{protocol:<4} {address:<28} {}", columns(counts))?,
         }
-        for real_server in &service.real_servers {
+        for further in service.listen.iter().skip(1) {
+            writeln!(output, "   + {further}")?;
+        }
+        for real_server in service.real_servers.iter().chain(&service.sorry_server) {
             let address = endpoint(real_server.address, &service.ports);
             let columns = match counts(view, real_server.traffic, real_server.rates) {
                 None => state_columns(real_server),
@@ -224,6 +227,9 @@ fn flags(service: &ServiceReport) -> String {
     } else if !service.up {
         flags += " down";
     }
+    if service.live_weight < u64::from(service.quorum) && service.configured {
+        flags += &format!(" quorum {} of {}", service.live_weight, service.quorum);
+    }
     flags
 }
 
@@ -249,6 +255,7 @@ const fn state_name(state: RealServerState) -> &'static str {
         RealServerState::Quiesced => "quiesced",
         RealServerState::Overloaded => "overloaded",
         RealServerState::Draining => "draining",
+        RealServerState::Sorry => "sorry",
     }
 }
 

@@ -29,7 +29,7 @@ use toml::de::DeTable;
 pub use diagnostics::{Diagnostic, Diagnostics, MISTAKES_LISTED_MAX};
 pub use diff::{diff, pending};
 pub use document::{
-    ADDRESSES_MAX, CONNECTIONS_MAX_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
+    ADDRESSES_MAX, CONNECTIONS_MAX_MAX, LISTEN_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
 };
 pub use durations::{format_duration, parse_duration};
 pub use ports::PORT_RANGES_MAX;

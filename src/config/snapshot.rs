@@ -33,10 +33,10 @@ impl Snapshot {
     /// Makes this snapshot and an earlier one share the services and real servers they have in
     /// common, so that who compares them can tell at a glance.
     pub fn share(&mut self, earlier: &Snapshot) {
-        let known: HashMap<(IpAddr, Protocol, &Ports), &Arc<Service>> =
-            earlier.services.iter().map(|service| (service.key(), service)).collect();
+        let known: HashMap<&[Endpoint], &Arc<Service>> =
+            earlier.services.iter().map(|service| (&*service.listen, service)).collect();
         for service in &mut self.services {
-            let Some(&same) = known.get(&service.key()) else { continue };
+            let Some(&same) = known.get(&*service.listen) else { continue };
             if same == service {
                 *service = Arc::clone(same);
             } else if let Some(service) = Arc::get_mut(service) {
@@ -347,24 +347,34 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: Arc<str>,
-    pub vip: IpAddr,
-    pub protocol: Protocol,
-    pub ports: Ports,
+    /// What it serves; what tells it from every other service. Sorted, never empty, each VIP with
+    /// each protocol at most once.
+    pub listen: Arc<[Endpoint]>,
     pub scheduler: SchedulerKind,
     pub scheduler_options: SchedulerOptions,
     pub persistence: Option<Persistence>,
     /// UDP only: each datagram is scheduled by itself.
     pub one_packet: bool,
+    /// A TCP segment that is no SYN may open a connection, too.
+    pub sloppy_tcp: bool,
+    /// An SCTP packet that is no INIT may open a connection, too.
+    pub sloppy_sctp: bool,
+    /// A persistent client leaves a real server whose weight is 0.
+    pub expire_quiescent: bool,
+    /// A connection whose real server is down ends with its next packet, which is then treated as
+    /// if it belonged to none.
+    pub expire_nodest: bool,
+    /// The service is up while the weights of its real servers that are up add to this.
+    pub quorum: u32,
+    /// So much below the quorum it goes down, and so much above it up again.
+    pub quorum_hysteresis: u32,
+    /// Gets new connections while the service is down.
+    pub sorry_server: Option<Arc<RealServer>>,
     pub on_removal: OnRemoval,
     pub real_servers: Vec<Arc<RealServer>>,
 }
 
 impl Service {
-    /// What tells it from every other service.
-    fn key(&self) -> (IpAddr, Protocol, &Ports) {
-        (self.vip, self.protocol, &self.ports)
-    }
-
     fn share(&mut self, earlier: &Service) {
         let known: HashMap<(IpAddr, &str), &Arc<RealServer>> =
             earlier.real_servers.iter().map(|server| (server.key(), server)).collect();
@@ -380,18 +390,55 @@ impl Service {
         }
     }
 
-    /// `VIP:port/protocol`: what a service is called that has no name.
+    /// `VIP:port/protocol`, of a group all of them: what a service is called that has no name.
     pub fn endpoint(&self) -> String {
-        endpoint(self.vip, &self.ports, self.protocol)
+        endpoints(&self.listen)
+    }
+
+    /// The first of what it listens on.
+    pub fn first(&self) -> &Endpoint {
+        &self.listen[0]
+    }
+
+    /// Whether it listens on a transport.
+    pub fn has_protocol(&self, protocol: Protocol) -> bool {
+        self.listen.iter().any(|endpoint| endpoint.protocol == protocol)
+    }
+
+    /// The prefix lengths that persistence goes by, for the families of its VIPs: `24`, `24 /64`.
+    pub fn netmasks(&self) -> Option<String> {
+        let Persistence { netmask_v4, netmask_v6, .. } = self.persistence?;
+        let has = |v4: bool| self.listen.iter().any(|endpoint| endpoint.vip.is_ipv4() == v4);
+        Some(match (has(true), has(false)) {
+            (true, true) => format!("{netmask_v4} /{netmask_v6}"),
+            (true, false) => netmask_v4.to_string(),
+            (false, _) => netmask_v6.to_string(),
+        })
     }
 }
 
-/// `192.0.2.10:80/tcp`, `[2001:db8::10]:80,443/tcp`.
-pub fn endpoint(vip: IpAddr, ports: &Ports, protocol: Protocol) -> String {
-    match vip {
-        IpAddr::V4(vip) => format!("{vip}:{ports}/{protocol}"),
-        IpAddr::V6(vip) => format!("[{vip}]:{ports}/{protocol}"),
+/// A VIP with the L4 ports of one transport that a service serves there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub ports: Ports,
+}
+
+impl fmt::Display for Endpoint {
+    /// `192.0.2.10:80/tcp`, `[2001:db8::10]:80,443/tcp`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { vip, protocol, ports } = self;
+        match vip {
+            IpAddr::V4(vip) => write!(formatter, "{vip}:{ports}/{protocol}"),
+            IpAddr::V6(vip) => write!(formatter, "[{vip}]:{ports}/{protocol}"),
+        }
     }
+}
+
+/// `192.0.2.10:80,443/tcp + 192.0.2.10:443/udp`.
+pub fn endpoints(listen: &[Endpoint]) -> String {
+    listen.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" + ")
 }
 
 /// The transport of a service.
@@ -612,8 +659,18 @@ impl SchedulerOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
     pub timeout: Duration,
-    /// Prefix length of the client network that counts as one client.
-    pub netmask: u8,
+    /// Prefix length of the IPv4 network of clients that counts as one client.
+    pub netmask_v4: u8,
+    /// Prefix length of the IPv6 network of clients that counts as one client.
+    pub netmask_v6: u8,
+}
+
+impl Persistence {
+    /// The network of clients that counts as one with this client.
+    pub fn network_of(&self, client: IpAddr) -> IpAddr {
+        let length = if client.is_ipv4() { self.netmask_v4 } else { self.netmask_v6 };
+        IpNet::new(client, length).map_or(client, |net| net.network())
+    }
 }
 
 /// `on_removal`: what becomes of connections to a real server (or service) that a new

@@ -243,6 +243,9 @@ impl Director {
 
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
+        while let Some((id, has)) = self.services.next_quorum_news() {
+            self.tell_quorum(id, has);
+        }
         self.events.pop()
     }
 

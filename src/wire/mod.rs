@@ -19,6 +19,7 @@ pub mod packet;
 mod quote;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod sctp;
 pub mod tcp;
 
 pub use frame::Frame;

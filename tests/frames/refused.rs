@@ -61,7 +61,8 @@ fn every_reason_for_a_drop_on_the_vip_segment() {
         (Tcp { source: VIP, ..syn() }.bytes(), "bad_source_address"),
         (Tcp { source: FRONT_DIP, ..syn() }.bytes(), "bad_source_address"),
         (ipv4(47, None, &[0; 20]), "protocol_unsupported"),
-        (ipv4(132, None, &[0; 20]), "protocol_unsupported"),
+        // SCTP, with a checksum that is none.
+        (ipv4(132, None, &[0; 20]), "transport_checksum"),
         (ipv4(17, Some((7, 1480, false)), &[0; 20]), "fragment_unknown"),
         (ipv4(1, None, &[13, 0, 0, 0, 0, 0, 0, 0]), "icmp_unsupported"),
         (ipv4(1, None, &[3, 3, 0, 0, 0, 0, 0, 0]), "icmp_unrelated"),
