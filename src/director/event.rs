@@ -58,9 +58,7 @@ impl Event {
             Event::NeighborUp { .. }
             | Event::Relieved { .. }
             | Event::ConflictOver { .. }
-            | Event::QuorumGained { .. } => {
-                Severity::Info
-            }
+            | Event::QuorumGained { .. } => Severity::Info,
             Event::NeighborMoved { .. }
             | Event::NeighborDown { .. }
             | Event::Conflict { .. }

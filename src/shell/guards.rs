@@ -155,8 +155,8 @@ fn guarded(tap: &str, bridge: &str, snapshot: &Snapshot) -> Result<ArpGuard, Gua
 
 fn set_vips(guard: &mut ArpGuard, snapshot: &Snapshot) -> Result<(), GuardError> {
     let (mut vips4, mut vips6) = (Vec::new(), Vec::new());
-    for service in &snapshot.services {
-        match service.vip {
+    for endpoint in snapshot.services.iter().flat_map(|service| service.listen.iter()) {
+        match endpoint.vip {
             IpAddr::V4(vip) => vips4.push(vip),
             IpAddr::V6(vip) => vips6.push(vip),
         }
