@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 8] =
-    ["ping", "jq", "dnsmasq", "socat", "wrk", "nft", "iptables", "arptables"];
+const PROGRAMS: [&str; 9] =
+    ["ping", "jq", "dnsmasq", "nft", "iptables", "arptables", "openssl", "socat", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -38,6 +38,9 @@ scenarios! {
     http_is_balanced_on_two_segments = "http-two-segments",
     http_is_balanced_on_one_segment = "http-one-arm",
     arp_is_answered_for_vips_and_own_addresses_only = "arping",
+    a_real_server_that_leaks_is_named_and_repaired_or_kept_out = "arp-guardian",
+    a_real_server_that_advertises_the_vip_is_named_and_repaired_or_kept_out = "nd-guardian",
+    arp_is_answered_however_much_comes_in = "arp-overload",
     real_servers_are_found_lost_and_found_again = "arp-resolution",
     large_transfers_arrive_whole = "large-transfer",
     what_belongs_to_no_service_is_refused = "reject",
@@ -47,6 +50,8 @@ scenarios! {
     what_is_wrong_is_named_on_one_segment_too = "doctor-one-arm",
     real_servers_are_set_up_and_taken_down = "realserver",
     checks_go_the_way_clients_go = "checks",
+    two_ports_are_one_service = "group",
+    a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
@@ -56,6 +61,10 @@ scenarios! {
     what_it_says_agrees_with_what_the_servers_logged = "status",
     a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
     a_device_that_is_lost_is_found_again = "device-lost",
+    http_is_balanced_on_cards_of_the_host = "packet",
+    http_is_balanced_on_cards_of_the_host_by_xdp = "xdp",
+    a_running_router_moves_between_taps_and_cards = "attach-reload",
+    what_costs_speed_on_a_host_is_changed_and_changed_back = "tune",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
     a_bad_environment_is_one_clear_line = "errors",
 }

@@ -13,7 +13,7 @@ use super::{Failure, output};
 use crate::director::examination::{ExaminationReport, ExaminedReport, Finding, Verdict};
 use crate::director::{Command, Response};
 use crate::shell::doctor;
-use crate::shell::ports::Taps;
+use crate::shell::ports::Devices;
 use crate::shell::protocol::{Reply, Request};
 use crate::shell::watch::Loaded;
 
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let report = match &arguments.config {
         Some(config) => {
             let loaded = Loaded::read(config)?;
-            doctor::examine(Arc::clone(&loaded.snapshot), Taps, service, real_server)
+            doctor::examine(Arc::clone(&loaded.snapshot), Devices, service, real_server)
                 .map_err(Failure::Running)?
         }
         None => ask(&arguments.target, service, real_server)?,

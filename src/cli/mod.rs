@@ -14,6 +14,7 @@ mod reload;
 mod replay;
 mod run;
 mod status;
+mod tune;
 mod weight;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Doctor(doctor::Arguments),
     #[command(name = "realserver")]
     RealServer(real_server::Arguments),
+    Tune(tune::Arguments),
 }
 
 /// How a command failed, and so the exit status.
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::CheckNow(arguments) => check_now::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::RealServer(arguments) => real_server::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
     };
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,

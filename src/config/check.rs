@@ -1,15 +1,19 @@
 //! `[service.check]` as validated: how a service's real servers are examined, and how often.
 
 use core::fmt;
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
 use super::durations::format_duration;
+use super::snapshot::Protocol;
 
 /// How each real server of a service is checked. Times and counts are keepalived's by meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub kind: CheckKind,
+    /// The VIP that is asked: of a group's, the first that the kind fits.
+    pub vip: IpAddr,
     /// The L4 port to ask: the service's first, unless configured. 0 for kinds without ports.
     pub port: u16,
     /// From the start of one check to the start of the next.
@@ -75,6 +79,15 @@ impl CheckKind {
             CheckKind::Udp(_) => "udp",
             CheckKind::Dns(_) => "dns",
             CheckKind::Exec(_) => "exec",
+        }
+    }
+
+    /// The transport it goes by, if it goes to an L4 port.
+    pub const fn protocol(&self) -> Option<Protocol> {
+        match self {
+            CheckKind::Tcp | CheckKind::Tls(_) | CheckKind::Http(_) => Some(Protocol::Tcp),
+            CheckKind::Udp(_) | CheckKind::Dns(_) => Some(Protocol::Udp),
+            CheckKind::Arp | CheckKind::Icmp | CheckKind::Exec(_) => None,
         }
     }
 

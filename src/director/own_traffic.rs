@@ -8,6 +8,7 @@ use super::probes::fault::IcmpError;
 use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::checksum;
 use crate::wire::icmp;
+use crate::wire::nd::{NdKind, NdPacket};
 use crate::wire::packet::{self, Body, Ip, Transport, quoted_flow};
 use crate::wire::{Frame, MacAddr};
 
@@ -16,6 +17,11 @@ impl Director {
     pub(super) fn claims_vip(&self, frame: &[u8]) -> bool {
         match packet::parse(frame).map(|packet| packet.body) {
             Ok(Body::Arp(arp)) => self.services.vip(arp.sender.into()).is_some(),
+            Ok(Body::Ip(ip)) => matches!(
+                NdPacket::parse(frame, &ip),
+                Some(Ok(NdPacket { kind: NdKind::Advertisement { .. }, target, .. }))
+                    if self.services.vip(target.into()).is_some()
+            ),
             _ => false,
         }
     }

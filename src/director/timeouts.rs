@@ -13,6 +13,7 @@ impl Director {
         self.send_due_arp(now);
         self.run_checks(now);
         self.run_examination(now);
+        self.guard(now);
         let mut budget = EXPIRY_BUDGET;
         while let Some(connection) = self.connections.expire(now, &mut budget) {
             self.ended(now, connection.destination, connection.state);
@@ -30,6 +31,8 @@ impl Director {
         [
             self.neighbors.next_deadline(),
             self.announcer.next_deadline(),
+            self.next_guard(),
+            self.listeners.next_deadline(),
             self.connections.next_wake(),
             self.checks.next_deadline(),
             self.prober.next_deadline(),

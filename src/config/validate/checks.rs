@@ -1,5 +1,6 @@
 //! What a check says together with its service.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 use crate::config::check::{Check, CheckKind, HttpCheck};
 use crate::config::checks::CheckSection;
 use crate::config::diagnostics::{Mistake, Mistakes, Read};
-use crate::config::document::{Document, ServiceSection};
+use crate::config::document::{Document, EndpointSection, ServiceSection};
 use crate::config::section::At;
 use crate::config::snapshot::Ports;
 
@@ -24,8 +25,12 @@ pub(super) fn build(service: &ServiceSection, mistakes: &mut Mistakes) -> Read<O
     let Some(section) = service.check.as_ref().map_err(|reported| *reported)? else {
         return Ok(None);
     };
-    let port = build_port(service, section, mistakes);
     let kind = section.kind.clone()?.value;
+    let Some(endpoint) = endpoint(service, &kind) else {
+        return service.listen_complete.map(|()| None);
+    };
+    let port = build_port(endpoint, section, mistakes);
+    let vip = endpoint.vip?.value;
     let is_http = matches!(kind, CheckKind::Http(_));
     let retries =
         if matches!(kind, CheckKind::Dns(_)) { DNS_RETRIES_DEFAULT } else { RETRIES_DEFAULT };
@@ -33,7 +38,8 @@ pub(super) fn build(service: &ServiceSection, mistakes: &mut Mistakes) -> Read<O
     let port = port?;
     let interval = section.interval?;
     Ok(Some(Arc::new(Check {
-        kind: with_names(kind, service, port)?,
+        kind: with_names(kind, vip, port),
+        vip,
         port,
         interval,
         timeout: section.timeout?,
@@ -46,6 +52,14 @@ pub(super) fn build(service: &ServiceSection, mistakes: &mut Mistakes) -> Read<O
     })))
 }
 
+/// What of a service is asked: of a group, the first that the kind fits, else the first.
+fn endpoint<'s>(service: &'s ServiceSection, kind: &CheckKind) -> Option<&'s EndpointSection> {
+    let fits = |endpoint: &&EndpointSection| {
+        endpoint.protocol.is_ok_and(|protocol| Some(protocol.value) == kind.protocol())
+    };
+    service.listen.iter().find(fits).or_else(|| service.listen.first())
+}
+
 /// Real servers are asked from the director's own address on their segment.
 pub(super) fn check_sources(
     document: &Document,
@@ -53,8 +67,9 @@ pub(super) fn check_sources(
     places: &[Read<Arc<str>>],
     mistakes: &mut Mistakes,
 ) {
-    let (Ok(Some(section)), Ok(vip)) = (&service.check, service.vip) else { return };
+    let Ok(Some(section)) = &service.check else { return };
     let Ok(kind) = &section.kind else { return };
+    let Some(Ok(vip)) = endpoint(service, &kind.value).map(|endpoint| endpoint.vip) else { return };
     if matches!(kind.value, CheckKind::Arp | CheckKind::Exec(_)) {
         return;
     }
@@ -80,7 +95,7 @@ pub(super) fn check_sources(
 
 /// The port that is asked: the configured one, else the service's first.
 fn build_port(
-    service: &ServiceSection,
+    endpoint: &EndpointSection,
     section: &CheckSection,
     mistakes: &mut Mistakes,
 ) -> Read<u16> {
@@ -91,7 +106,7 @@ fn build_port(
     if !kind.value.has_port() {
         return Ok(0);
     }
-    let ports = service.ports.as_ref().map_err(|reported| *reported)?;
+    let ports = endpoint.ports.as_ref().map_err(|reported| *reported)?;
     match &ports.value {
         Ports::Some(ranges) => Ok(ranges.first().map_or(0, |range| range.first)),
         Ports::Any => {
@@ -105,14 +120,13 @@ fn build_port(
 }
 
 /// Fills in what is called after the service.
-fn with_names(kind: CheckKind, service: &ServiceSection, port: u16) -> Read<CheckKind> {
-    let vip = service.vip?.value;
-    Ok(match kind {
+fn with_names(kind: CheckKind, vip: IpAddr, port: u16) -> CheckKind {
+    match kind {
         CheckKind::Http(http) if http.host.is_empty() => {
             let address = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
             let host = if port == 80 { address } else { format!("{address}:{port}") };
             CheckKind::Http(HttpCheck { host: host.into(), ..http })
         }
         other => other,
-    })
+    }
 }

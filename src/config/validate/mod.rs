@@ -4,6 +4,8 @@
 
 mod checks;
 mod claims;
+mod listen;
+mod options;
 mod placement;
 mod real_servers;
 mod scheduling;

@@ -130,6 +130,7 @@ mod tests {
     fn check(fall: u32, rise: u32) -> Check {
         Check {
             kind: CheckKind::Tcp,
+            vip: "192.0.2.10".parse().unwrap(),
             port: 80,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),

@@ -291,8 +291,7 @@ impl Director {
         }
         let found = self.services.destinations.get(destination).ok_or(Fault::NoNeighbor)?;
         let (address, segment, neighbor) = (found.address, found.segment, found.neighbor);
-        let service = self.services.services.get(found.service).ok_or(Fault::NoNeighbor)?;
-        let vip = service.config.vip;
+        let vip = config.vip;
         let target = match &config.kind {
             CheckKind::Arp | CheckKind::Exec(_) => self.any_target(segment, address),
             _ => {
@@ -316,7 +315,7 @@ impl Director {
                     id: RunId(id, probe),
                     command: command.clone(),
                     timeout: config.timeout,
-                    environment: self.environment(destination, config.port),
+                    environment: self.environment(destination, (config.vip, config.port)),
                 };
                 self.checks.commands.push_back(run);
             }
@@ -326,13 +325,17 @@ impl Director {
     }
 
     /// What a command is told about whom it is to check.
-    fn environment(&self, id: DestinationId, port: u16) -> Vec<(&'static str, String)> {
+    fn environment(
+        &self,
+        id: DestinationId,
+        (vip, port): (IpAddr, u16),
+    ) -> Vec<(&'static str, String)> {
         let Some(found) = self.services.destinations.get(id) else { return Vec::new() };
         let Some(service) = self.services.services.get(found.service) else { return Vec::new() };
         let mac = self.neighbors.get(found.neighbor).and_then(|neighbor| neighbor.mac());
         vec![
             ("VIPR_SERVICE", service.config.name.to_string()),
-            ("VIPR_VIP", service.config.vip.to_string()),
+            ("VIPR_VIP", vip.to_string()),
             ("VIPR_PORT", port.to_string()),
             ("VIPR_REAL_SERVER", found.name.to_string()),
             ("VIPR_ADDRESS", found.address.to_string()),

@@ -214,20 +214,27 @@ impl Director {
         let found = self.services.destinations.get(id)?;
         let config = &self.services.services.get(found.service)?.config;
         let check = config.check.as_ref();
-        let port = match (&config.ports, check) {
-            (_, Some(check)) if check.kind.has_port() => Some(check.port),
-            (Ports::Some(ranges), _) => ranges.first().map(|range| range.first),
-            (Ports::Any, _) => None,
+        // What is checked, if anything is; else the first that it listens on.
+        let asked = check.filter(|check| check.kind.has_port());
+        let first = config.first();
+        let (vip, protocol) = match asked {
+            Some(check) => (check.vip, check.kind.protocol().unwrap_or(first.protocol)),
+            None => (first.vip, first.protocol),
+        };
+        let port = match (&first.ports, asked) {
+            (_, Some(check)) => Some(check.port),
+            (Ports::Some(ranges), None) => ranges.first().map(|range| range.first),
+            (Ports::Any, None) => None,
         };
         Some(Subject {
             destination: id,
             neighbor: found.neighbor,
             service: Arc::clone(&config.name),
             name: Arc::clone(&found.name),
-            vip: config.vip,
+            vip,
             address: found.address,
             segment: found.segment,
-            protocol: config.protocol,
+            protocol,
             port,
             exchange: check.map(|check| check.kind.clone()),
             mac: None,
