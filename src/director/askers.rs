@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(run(&mut askers, 9000), [] as [u64; 0], "it is over");
         assert_eq!(askers.next_deadline(), None);
         askers.note(at(10_000), asker(1), FROM, true);
-        assert_eq!(run_while(&mut askers, 1_000_000, true).last(), Some(&309_800));
+        assert_eq!(run_while(&mut askers, 1_000_000, true).last(), Some(&309_600));
         assert_eq!(askers.next_deadline(), None);
     }
 
