@@ -123,7 +123,7 @@ impl<O: Opener> Router<O> {
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
             self.handle_opened(now, opened);
-            self.handle_director_timeout(now);
+            self.drain(now);
         }
         if self.event_log.poll_timeout().is_some_and(|at| at <= now) {
             self.event_log.handle_timeout(now).iter().for_each(print);
@@ -151,7 +151,6 @@ impl<O: Opener> Router<O> {
         }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(now, opened);
-        self.handle_director_timeout(now);
         self.drain(now);
     }
 
@@ -270,6 +269,10 @@ impl<O: Opener> Router<O> {
                 }
                 Err(error) => log::error!("segment {name}: {error}; trying again"),
             }
+        }
+        // What is to be announced goes out at once.
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
         }
     }
 
