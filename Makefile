@@ -55,9 +55,11 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 	fi
 
 .PHONY: bench
-bench: ## The benchmarks: a frame's cost in the core, and TAP to TAP
+bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost in the core
 	@vm/install-deps.sh build demo
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench forwarding --bench core --no-run
+	@$(CARGO) bench --locked --quiet --bench forwarding
+	@$(CARGO) bench --locked --quiet --bench core
 
 .PHONY: bench-reload
 bench-reload: ## What changing the configuration costs, under load and for a large one
