@@ -5,6 +5,7 @@ pub mod batch;
 pub mod bridge_netfilter;
 pub mod fault;
 mod link;
+pub mod memory;
 mod netlink;
 pub mod open_error;
 pub mod pcap;

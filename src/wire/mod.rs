@@ -17,5 +17,5 @@ mod quote;
 pub(crate) mod samples;
 pub mod tcp;
 
-pub use frame::{Frame, Offload};
+pub use frame::{Burst, Frame, Offload};
 pub use mac::MacAddr;
