@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 5] = ["ping", "jq", "dnsmasq", "socat", "wrk"];
+const PROGRAMS: [&str; 6] = ["ping", "jq", "dnsmasq", "socat", "wrk", "strace"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -43,6 +43,7 @@ scenarios! {
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
+    it_wakes_once_a_burst_and_never_in_vain = "waking",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_restart_keeps_the_connections = "restart",

@@ -31,6 +31,8 @@ NEEDS=(
     "test  | dnsmasq         | dnsmasq-base"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
+    "test  | strace          | strace"
+    "test  | valgrind        | valgrind"
     "test  | ed              | ed"
     "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"

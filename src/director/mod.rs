@@ -5,7 +5,8 @@
 //! fuzzed, and every test of it is deterministic.
 //!
 //! # The contract
-//! Call [`Director::handle_frame`] for each frame, [`Director::handle_timeout`] once
+//! Call [`Director::handle_frame`] for each frame, or [`Director::handle_batch`] for those that
+//! arrived together, [`Director::handle_timeout`] once
 //! [`Director::poll_timeout`] has passed, [`Director::apply`] for a new configuration. After
 //! each, or after each burst of at most [`BURST_MAX`] frames, drain [`Director::poll_transmit`]
 //! and [`Director::poll_event`]. Time never runs back.
@@ -26,12 +27,12 @@ pub mod verdict;
 mod admission;
 mod announcer;
 mod answers;
+mod batch;
 mod conflicts;
 mod fragments;
 mod hold;
 mod ingress;
 mod keyed;
-mod look_ahead;
 mod neighbors;
 mod rate_limit;
 mod rates;
@@ -186,7 +187,7 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = self.judge(now, ingress, frame);
+        let verdict = self.judge(now, ingress, frame, None);
         self.count(ingress, frame.bytes.len(), verdict.action);
         verdict
     }
@@ -224,6 +225,12 @@ impl Director {
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()
+    }
+
+    /// Where the large tables are in memory, which they never leave: address and bytes of each, for
+    /// whoever can have it backed by huge pages.
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        self.connections.memory()
     }
 
     /// The segments in force, in the order they were first configured, with their names.

@@ -14,7 +14,7 @@ use crate::director::report::StatusReport;
 use crate::director::{
     Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
 };
-use crate::port::Batch;
+use crate::port::{Batch, memory};
 
 pub(super) struct Router<O: Opener> {
     director: Director,
@@ -28,8 +28,14 @@ pub(super) struct Router<O: Opener> {
 impl<O: Opener> Router<O> {
     /// A router without ports.
     pub fn new(snapshot: Arc<Snapshot>, opener: O, seed: u64) -> Router<O> {
+        let director = Director::new(clock::now(), snapshot, Limits::default(), seed);
+        for (address, bytes) in director.memory() {
+            if let Err(error) = memory::prefer_huge_pages(address, bytes) {
+                log::debug!("connections: no huge pages for them: {error}");
+            }
+        }
         Router {
-            director: Director::new(clock::now(), snapshot, Limits::default(), seed),
+            director,
             ports: Ports::new(opener),
             batch: Batch::new(BURST_MAX),
             egress: [None; BURST_MAX],
@@ -109,17 +115,24 @@ impl<O: Opener> Router<O> {
     }
 
     /// One burst from each port that may have frames.
-    pub fn handle_bursts(&mut self, registry: &Registry) {
-        for _ in 0..self.ports.ready_len() {
+    pub fn handle_bursts(&mut self, registry: &Registry, now: Instant) {
+        let mut now = now;
+        for turn in 0..self.ports.ready_len() {
             if let Some(segment) = self.ports.next_ready() {
-                self.handle_burst(registry, segment);
+                if turn > 0 {
+                    now = clock::now();
+                }
+                self.handle_burst(registry, now, segment);
             }
         }
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
-        self.handle_director_timeout(now);
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
+            self.drain(now);
+        }
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
             self.handle_opened(now, opened);
@@ -192,23 +205,19 @@ impl<O: Opener> Router<O> {
     }
 
     /// Reads a burst, judges it, sends what comes of it.
-    fn handle_burst(&mut self, registry: &Registry, segment: SegmentId) {
-        let now = clock::now();
-        self.handle_director_timeout(now);
+    fn handle_burst(&mut self, registry: &Registry, now: Instant, segment: SegmentId) {
         self.ports.receive(registry, now, segment, &mut self.batch);
-        self.director.look_ahead(self.batch.iter());
-        let len = self.batch.len();
-        for index in 0..len {
-            let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
-            self.egress[index] = match verdict.action {
+        let egress = &mut self.egress;
+        self.director.handle_batch(now, segment, &mut self.batch, |index, verdict| {
+            egress[index] = match verdict.action {
                 Action::Forward { egress } => Some(egress),
                 Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
             };
-        }
+        });
         // First what the director had: among it may be frames it held, and they are older than
         // those of this burst.
         self.transmit(now);
-        for index in 0..len {
+        for index in 0..self.batch.len() {
             if let Some(egress) = self.egress[index] {
                 let frame = self.batch.frame(index);
                 self.ports.send(now, egress, frame.bytes, frame.offload);
@@ -216,13 +225,6 @@ impl<O: Opener> Router<O> {
         }
         self.ports.flush(now);
         self.log_events(now);
-    }
-
-    fn handle_director_timeout(&mut self, now: Instant) {
-        if self.director.poll_timeout().is_some_and(|at| at <= now) {
-            self.director.handle_timeout(now);
-            self.drain(now);
-        }
     }
 
     /// Sends and logs what the director has to send and to say.

@@ -19,6 +19,6 @@ mod quote;
 pub(crate) mod samples;
 pub mod tcp;
 
-pub use frame::Frame;
+pub use frame::{Burst, Frame};
 pub use mac::MacAddr;
 pub use offload::Offload;
