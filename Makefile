@@ -67,9 +67,11 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 	fi
 
 .PHONY: bench
-bench: ## The benchmarks: a frame's cost in the core, and TAP to TAP
+bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost in the core
 	@vm/install-deps.sh build demo
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench forwarding --bench core --no-run
+	@$(CARGO) bench --locked --quiet --bench forwarding
+	@$(CARGO) bench --locked --quiet --bench core
 
 .PHONY: bench-reload
 bench-reload: ## What changing the configuration costs, under load and for a large one
@@ -93,6 +95,12 @@ CONFIG ?= /etc/vipr/vipr.toml
 .PHONY: tune
 tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
 	@$(VIPR) tune --check -c $(CONFIG)
+
+.PHONY: bench-offload
+bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 170 vm/lab.sh run vm/bench-offload.sh
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

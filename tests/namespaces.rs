@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 7] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "wrk"];
+const PROGRAMS: [&str; 8] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "strace", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -48,6 +48,7 @@ scenarios! {
     two_ports_are_one_service = "group",
     a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
+    it_wakes_once_a_burst_and_never_in_vain = "waking",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_restart_keeps_the_connections = "restart",

@@ -5,7 +5,8 @@
 //! fuzzed, and every test of it is deterministic.
 //!
 //! # The contract
-//! Call [`Director::handle_frame`] for each frame, [`Director::handle_timeout`] once
+//! Call [`Director::handle_frame`] for each frame, or [`Director::handle_batch`] for those that
+//! arrived together, [`Director::handle_timeout`] once
 //! [`Director::poll_timeout`] has passed, [`Director::apply`] for a new configuration. After
 //! each, or after each burst of at most [`BURST_MAX`] frames, drain [`Director::poll_transmit`]
 //! and [`Director::poll_event`]. Time never runs back.
@@ -27,6 +28,7 @@ mod admission;
 mod announcer;
 mod answers;
 mod askers;
+mod batch;
 mod conflicts;
 mod discovery;
 mod fragments;
@@ -36,7 +38,6 @@ mod ingress;
 mod inquiry;
 mod keyed;
 mod listeners;
-mod look_ahead;
 mod neighbors;
 mod rate_limit;
 mod rates;
@@ -206,7 +207,7 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = self.judge(now, ingress, frame);
+        let verdict = self.judge(now, ingress, frame, None);
         self.count(ingress, frame.bytes.len(), verdict.action);
         verdict
     }
@@ -247,6 +248,12 @@ impl Director {
             self.tell_quorum(id, has);
         }
         self.events.pop()
+    }
+
+    /// Where the large tables are in memory, which they never leave: address and bytes of each, for
+    /// whoever can have it backed by huge pages.
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        self.connections.memory()
     }
 
     /// The segments in force, in the order they were first configured, with their names.

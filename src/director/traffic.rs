@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::batch::Flow;
 use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
@@ -70,6 +71,7 @@ impl Director {
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
         ip: &Ip,
+        flow: Option<Flow>,
     ) -> Verdict {
         if let Transport::Icmp { kind, .. } = ip.transport
             && ip.is_ipv6()
@@ -94,12 +96,12 @@ impl Director {
         match ip.transport {
             Transport::Tcp { source_port, destination_port, flags } => {
                 let arrival = arrival(Protocol::Tcp, source_port, destination_port, flags);
-                self.judge_transport(now, frame, &arrival)
+                self.judge_transport(now, frame, &arrival, flow)
             }
             Transport::Udp { source_port, destination_port } => {
                 let none = TcpFlags::default();
                 let arrival = arrival(Protocol::Udp, source_port, destination_port, none);
-                self.judge_transport(now, frame, &arrival)
+                self.judge_transport(now, frame, &arrival, flow)
             }
             Transport::Icmp { kind, .. } => {
                 self.judge_icmp(now, ingress, frame, source_mac, ip, kind)
@@ -113,7 +115,7 @@ impl Director {
                     chunk: sctp::governing_chunk(frame.bytes, ip),
                     ..arrival(Protocol::Sctp, source_port, destination_port, none)
                 };
-                self.judge_transport(now, frame, &arrival)
+                self.judge_transport(now, frame, &arrival, flow)
             }
             Transport::Other => self.judge_other_protocol(ip, DropReason::ProtocolUnsupported),
         }
@@ -144,9 +146,13 @@ impl Director {
         now: Instant,
         frame: &mut Frame<'_>,
         arrival: &Arrival<'_>,
+        flow: Option<Flow>,
     ) -> Verdict {
-        let key = arrival.key();
-        if let Some(id) = self.connections.find(&key)
+        let Flow { key, hash } = flow.unwrap_or_else(|| {
+            let key = arrival.key();
+            Flow { key, hash: self.connections.hash(&key) }
+        });
+        if let Some(id) = self.connections.find_hashed(hash, &key)
             && let Some(connection) = self.connections.get(id)
         {
             let (destination, state) = (connection.destination, connection.state);

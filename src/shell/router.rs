@@ -14,10 +14,10 @@ use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
 use crate::director::report::StatusReport;
 use crate::director::{
-    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
+    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity, Verdict,
 };
-use crate::port::Batch;
 use crate::port::urgent::URGENT_LEN;
+use crate::port::{Batch, memory};
 use crate::wire::Frame;
 
 pub(super) struct Router<O: Opener> {
@@ -33,8 +33,14 @@ pub(super) struct Router<O: Opener> {
 impl<O: Opener> Router<O> {
     /// A router without ports.
     pub fn new(snapshot: Arc<Snapshot>, opener: O, seed: u64) -> Router<O> {
+        let director = Director::new(clock::now(), snapshot, Limits::default(), seed);
+        for (address, bytes) in director.memory() {
+            if let Err(error) = memory::prefer_huge_pages(address, bytes) {
+                log::debug!("connections: no huge pages for them: {error}");
+            }
+        }
         Router {
-            director: Director::new(clock::now(), snapshot, Limits::default(), seed),
+            director,
             ports: Ports::new(opener),
             batch: Batch::new(BURST_MAX),
             egress: [None; BURST_MAX],
@@ -116,21 +122,28 @@ impl<O: Opener> Router<O> {
     }
 
     /// One burst from each port that may have frames.
-    pub fn handle_bursts(&mut self, registry: &Registry) {
-        for _ in 0..self.ports.ready_len() {
+    pub fn handle_bursts(&mut self, registry: &Registry, now: Instant) {
+        let mut now = now;
+        for turn in 0..self.ports.ready_len() {
             if let Some(segment) = self.ports.next_ready() {
-                self.handle_burst(registry, segment);
+                if turn > 0 {
+                    now = clock::now();
+                }
+                self.handle_burst(registry, now, segment);
             }
         }
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
-        self.handle_director_timeout(now);
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
+            self.drain(now);
+        }
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
             self.handle_opened(now, opened);
-            self.handle_director_timeout(now);
+            self.drain(now);
         }
         if self.guards.poll_timeout().is_some_and(|at| at <= now) {
             self.guards.handle_timeout(now, self.director.snapshot());
@@ -162,7 +175,6 @@ impl<O: Opener> Router<O> {
         }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(now, opened);
-        self.handle_director_timeout(now);
         self.guards.reconcile(now, self.director.snapshot());
         self.drain(now);
     }
@@ -215,31 +227,35 @@ impl<O: Opener> Router<O> {
     }
 
     /// Reads a burst, judges it, sends what comes of it.
-    fn handle_burst(&mut self, registry: &Registry, segment: SegmentId) {
-        let now = clock::now();
-        self.handle_director_timeout(now);
-        let has_urgent = self.ports.has_urgent(segment);
-        if has_urgent {
+    fn handle_burst(&mut self, registry: &Registry, now: Instant, segment: SegmentId) {
+        if self.ports.has_urgent(segment) {
             self.handle_urgent(now, segment);
+            self.ports.receive(registry, now, segment, &mut self.batch);
+            // Those that were answered out of turn come once more, in it.
+            for index in 0..self.batch.len() {
+                let mut frame = self.batch.frame(index);
+                self.egress[index] = match self.ports.is_handled(now, segment, frame.bytes) {
+                    true => None,
+                    false => egress_of(self.director.handle_frame(now, segment, &mut frame)),
+                };
+            }
+            self.send_burst(now);
+            return;
         }
         self.ports.receive(registry, now, segment, &mut self.batch);
-        self.director.look_ahead(self.batch.iter());
-        let len = self.batch.len();
-        for index in 0..len {
-            if has_urgent && self.ports.is_handled(now, segment, self.batch.frame(index).bytes) {
-                self.egress[index] = None;
-                continue;
-            }
-            let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
-            self.egress[index] = match verdict.action {
-                Action::Forward { egress } => Some(egress),
-                Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
-            };
-        }
+        let egress = &mut self.egress;
+        self.director.handle_batch(now, segment, &mut self.batch, |index, verdict| {
+            egress[index] = egress_of(verdict);
+        });
+        self.send_burst(now);
+    }
+
+    /// Sends what came of a burst.
+    fn send_burst(&mut self, now: Instant) {
         // First what the director had: among it may be frames it held, and they are older than
         // those of this burst.
         self.transmit(now);
-        for index in 0..len {
+        for index in 0..self.batch.len() {
             if let Some(egress) = self.egress[index] {
                 let frame = self.batch.frame(index);
                 self.ports.send(now, egress, frame.bytes, frame.offload);
@@ -260,13 +276,6 @@ impl<O: Opener> Router<O> {
             any = true;
         }
         if any {
-            self.drain(now);
-        }
-    }
-
-    fn handle_director_timeout(&mut self, now: Instant) {
-        if self.director.poll_timeout().is_some_and(|at| at <= now) {
-            self.director.handle_timeout(now);
             self.drain(now);
         }
     }
@@ -316,10 +325,22 @@ impl<O: Opener> Router<O> {
                 Err(error) => log::error!("segment {name}: {error}; trying again"),
             }
         }
+        // What is to be announced goes out at once.
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
+        }
     }
 
     fn segment_name(&self, segment: SegmentId) -> Arc<str> {
         self.director.segment_name(segment).cloned().unwrap_or_else(|| "?".into())
+    }
+}
+
+/// Where a frame goes on to, if it does.
+fn egress_of(verdict: Verdict) -> Option<SegmentId> {
+    match verdict.action {
+        Action::Forward { egress } => Some(egress),
+        Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
     }
 }
 

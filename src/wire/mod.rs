@@ -22,6 +22,6 @@ pub(crate) mod samples;
 pub mod sctp;
 pub mod tcp;
 
-pub use frame::Frame;
+pub use frame::{Burst, Frame};
 pub use mac::MacAddr;
 pub use offload::Offload;

@@ -2,9 +2,12 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../simulation/random.rs"]
+mod random;
 
 mod answers;
 mod arp;
+mod batch;
 mod connections;
 mod fragments_and_icmp;
 mod groups;

@@ -203,7 +203,8 @@ impl World {
         all
     }
 
-    fn drain(&mut self) {
+    /// Takes what the director has to send and to tell.
+    pub fn drain(&mut self) {
         while let Some(transmit) = self.director.poll_transmit() {
             let (egress, bytes) = (transmit.egress, transmit.bytes.to_vec());
             let segment = self.director.segment_name(egress).unwrap().to_string();
