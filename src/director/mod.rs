@@ -186,9 +186,18 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = self.judge(now, ingress, frame);
+        let (ingress, verdict) = match self.segments.arrival(ingress, frame.offload.tag) {
+            Ok(segment) => (segment, self.judge(now, segment, frame)),
+            Err(reason) => (ingress, Verdict::drop(reason)),
+        };
         self.count(ingress, frame.bytes.len(), verdict.action);
         verdict
+    }
+
+    /// The segment that a frame is of, which came by the device of `ingress`: with VLANs it may be
+    /// another one.
+    pub fn segment_of(&self, ingress: SegmentId, frame: &Frame<'_>) -> SegmentId {
+        self.segments.arrival(ingress, frame.offload.tag).unwrap_or(ingress)
     }
 
     /// Tells what the device of a segment can carry, in bytes of the IP packet, where the
@@ -214,9 +223,10 @@ impl Director {
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        let transmit = self.transmit.pop()?;
+        let mut transmit = self.transmit.pop()?;
         if let Some(segment) = self.segments.get_mut(transmit.egress) {
             segment.sent.add(transmit.bytes.len());
+            transmit.offload.tag = segment.tag(transmit.offload.tag);
         }
         Some(transmit)
     }

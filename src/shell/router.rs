@@ -12,14 +12,17 @@ use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
 use crate::director::report::StatusReport;
 use crate::director::{
-    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
+    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity, Transmit,
 };
 use crate::port::Batch;
+use crate::wire::vlan::{self, TAG_LEN};
 
 pub(super) struct Router<O: Opener> {
     director: Director,
     ports: Ports<O>,
     batch: Batch,
+    /// A frame that is given its tag.
+    tagged: Vec<u8>,
     /// Where each frame of the batch goes, if it goes on.
     egress: [Option<SegmentId>; BURST_MAX],
     event_log: EventLog,
@@ -32,6 +35,7 @@ impl<O: Opener> Router<O> {
             director: Director::new(clock::now(), snapshot, Limits::default(), seed),
             ports: Ports::new(opener),
             batch: Batch::new(BURST_MAX),
+            tagged: Vec::new(),
             egress: [None; BURST_MAX],
             event_log: EventLog::default(),
         }
@@ -200,9 +204,14 @@ impl<O: Opener> Router<O> {
         self.director.look_ahead(self.batch.iter());
         let len = self.batch.len();
         for index in 0..len {
-            let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
+            let mut frame = self.batch.frame(index);
+            let verdict = self.director.handle_frame(now, segment, &mut frame);
+            let tag = frame.offload.tag;
             self.egress[index] = match verdict.action {
-                Action::Forward { egress } => Some(egress),
+                Action::Forward { egress } => {
+                    self.batch.tag(index, tag);
+                    Some(egress)
+                }
                 Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
             };
         }
@@ -234,8 +243,18 @@ impl<O: Opener> Router<O> {
     }
 
     fn transmit(&mut self, now: Instant) {
-        while let Some(frame) = self.director.poll_transmit() {
-            self.ports.send(now, frame.egress, frame.bytes, frame.offload);
+        while let Some(Transmit { egress, bytes, offload }) = self.director.poll_transmit() {
+            match offload.tag {
+                None => self.ports.send(now, egress, bytes, offload),
+                Some(tag) => {
+                    self.tagged.clear();
+                    vlan::copy_tagged(&mut self.tagged, bytes, tag);
+                    let mut offload = offload;
+                    offload.tag = None;
+                    offload.shift(TAG_LEN as i16);
+                    self.ports.send(now, egress, &self.tagged, offload);
+                }
+            }
         }
     }
 

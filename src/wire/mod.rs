@@ -19,6 +19,7 @@ mod quote;
 pub(crate) mod samples;
 pub mod sctp;
 pub mod tcp;
+pub mod vlan;
 
 pub use frame::Frame;
 pub use mac::MacAddr;

@@ -17,3 +17,4 @@ mod sctp;
 mod sorry;
 mod state;
 mod time;
+mod vlan;
