@@ -1046,7 +1046,7 @@ fn all_mistakes_are_reported_at_once() {
     let text = edited(&[
         (2, "role = vip"),
         (3, "tap = \"vipr-front-sixteen\"\nbrigde = \"br0\""),
-        (8, "tap = \"vipr-back\"\nmtu = 20\nvlan = 5"),
+        (8, "tap = \"vipr-back\"\nmtu = 20\nuplink = \"x\""),
         (13, "vip = \"10.0.0.1\""),
         (15, "ports = [0, \"x\"]\nscheduler = \"hm\"\nscheduler = \"wlc\""),
         (19, "address = \"10.0.0.300\"\nweight = \"1\"\nmac = \"01:00:5e:00:00:01\""),
