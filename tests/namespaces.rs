@@ -46,6 +46,7 @@ scenarios! {
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
     two_ports_are_one_service = "group",
+    two_segments_are_vlans_of_one_trunk = "vlan",
     a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
     it_wakes_once_a_burst_and_never_in_vain = "waking",

@@ -289,6 +289,7 @@ impl Director {
             return about(Verdict::drop(DropReason::SegmentGone));
         };
         let mac = segment.mac;
+        let tag = segment.tag(frame.offload.tag);
         let mtu = segment.mtu();
         let on_wire = OnWire::of(frame.bytes, ip, &frame.offload);
         if on_wire.largest > u32::from(mtu) {
@@ -299,6 +300,7 @@ impl Director {
             Hop::Mac(hop) => {
                 self.services.count_packets(id, on_wire.packets, on_wire.bytes);
                 frame.rewrite_macs(hop, mac);
+                frame.offload.tag = tag;
                 about(Verdict::forward(egress))
             }
             Hop::Resolving => match self.hold.push(neighbor, frame) {

@@ -14,18 +14,23 @@ use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
 use crate::director::report::StatusReport;
 use crate::director::{
-    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity, Verdict,
+    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity, Transmit,
+    Verdict,
 };
 use crate::port::urgent::URGENT_LEN;
 use crate::port::{Batch, memory};
 use crate::wire::Frame;
+use crate::wire::vlan::{self, TAG_LEN, Tag};
 
 pub(super) struct Router<O: Opener> {
     director: Director,
     ports: Ports<O>,
     batch: Batch,
+    /// A frame that is given its tag.
+    tagged: Vec<u8>,
     /// Where each frame of the batch goes, if it goes on.
-    egress: [Option<SegmentId>; BURST_MAX],
+    /// Of the frames of a burst.
+    ways: [Option<Way>; BURST_MAX],
     event_log: EventLog,
     guards: Guards,
 }
@@ -43,7 +48,8 @@ impl<O: Opener> Router<O> {
             director,
             ports: Ports::new(opener),
             batch: Batch::new(BURST_MAX),
-            egress: [None; BURST_MAX],
+            tagged: Vec::new(),
+            ways: [None; BURST_MAX],
             event_log: EventLog::default(),
             guards: Guards::default(),
         }
@@ -234,18 +240,19 @@ impl<O: Opener> Router<O> {
             // Those that were answered out of turn come once more, in it.
             for index in 0..self.batch.len() {
                 let mut frame = self.batch.frame(index);
-                self.egress[index] = match self.ports.is_handled(now, segment, frame.bytes) {
-                    true => None,
-                    false => egress_of(self.director.handle_frame(now, segment, &mut frame)),
-                };
+                self.ways[index] = None;
+                if !self.ports.is_handled(now, segment, frame.bytes) {
+                    let verdict = self.director.handle_frame(now, segment, &mut frame);
+                    self.ways[index] = way_of(verdict, frame.offload.tag);
+                }
             }
             self.send_burst(now);
             return;
         }
         self.ports.receive(registry, now, segment, &mut self.batch);
-        let egress = &mut self.egress;
-        self.director.handle_batch(now, segment, &mut self.batch, |index, verdict| {
-            egress[index] = egress_of(verdict);
+        let ways = &mut self.ways;
+        self.director.handle_batch(now, segment, &mut self.batch, |index, verdict, tag| {
+            ways[index] = way_of(verdict, tag);
         });
         self.send_burst(now);
     }
@@ -256,7 +263,8 @@ impl<O: Opener> Router<O> {
         // those of this burst.
         self.transmit(now);
         for index in 0..self.batch.len() {
-            if let Some(egress) = self.egress[index] {
+            if let Some(Way { egress, tag }) = self.ways[index] {
+                self.batch.tag(index, tag);
                 let frame = self.batch.frame(index);
                 self.ports.send(now, egress, frame.bytes, frame.offload);
             }
@@ -272,7 +280,7 @@ impl<O: Opener> Router<O> {
         for _ in 0..URGENT_MAX {
             let Some(bytes) = self.ports.receive_urgent(now, segment, &mut buffer) else { break };
             // ARP and neighbour discovery are never forwarded.
-            let _ = self.director.handle_frame(now, segment, &mut Frame::plain(bytes));
+            let _ = self.director.handle_frame(now, segment, &mut Frame::from_wire(bytes));
             any = true;
         }
         if any {
@@ -288,8 +296,18 @@ impl<O: Opener> Router<O> {
     }
 
     fn transmit(&mut self, now: Instant) {
-        while let Some(frame) = self.director.poll_transmit() {
-            self.ports.send(now, frame.egress, frame.bytes, frame.offload);
+        while let Some(Transmit { egress, bytes, offload }) = self.director.poll_transmit() {
+            match offload.tag {
+                None => self.ports.send(now, egress, bytes, offload),
+                Some(tag) => {
+                    self.tagged.clear();
+                    vlan::copy_tagged(&mut self.tagged, bytes, tag);
+                    let mut offload = offload;
+                    offload.tag = None;
+                    offload.shift(TAG_LEN as i16);
+                    self.ports.send(now, egress, &self.tagged, offload);
+                }
+            }
         }
     }
 
@@ -336,10 +354,17 @@ impl<O: Opener> Router<O> {
     }
 }
 
-/// Where a frame goes on to, if it does.
-fn egress_of(verdict: Verdict) -> Option<SegmentId> {
+/// Where a frame goes, and with which VLAN tag.
+#[derive(Clone, Copy)]
+struct Way {
+    egress: SegmentId,
+    tag: Option<Tag>,
+}
+
+/// Where a frame goes on to, and with which tag, if it does.
+fn way_of(verdict: Verdict, tag: Option<Tag>) -> Option<Way> {
     match verdict.action {
-        Action::Forward { egress } => Some(egress),
+        Action::Forward { egress } => Some(Way { egress, tag }),
         Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
     }
 }

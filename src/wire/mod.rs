@@ -21,6 +21,7 @@ mod quote;
 pub(crate) mod samples;
 pub mod sctp;
 pub mod tcp;
+pub mod vlan;
 
 pub use frame::{Burst, Frame};
 pub use mac::MacAddr;

@@ -23,3 +23,4 @@ mod sctp;
 mod sorry;
 mod state;
 mod time;
+mod vlan;
