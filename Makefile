@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 VIPR = target/release/vipr
-SHELL_SCRIPTS = vm/*.sh tests/namespaces/*.sh .ci/run
+SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
 help: ## This list
@@ -67,6 +67,11 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@timeout --foreground 240 vm/lab.sh run vm/bench-reload.sh
 	@echo && echo "== The core alone, taking configurations into force"
 	@$(CARGO) bench --locked --quiet --bench reload
+
+.PHONY: oracle
+oracle: ## vipr and the kernel's IPVS on the same frames (RECORD=1: renew what make test compares with)
+	@vm/install-deps.sh build test oracle
+	@vm/oracle/run.sh $(if $(RECORD),--record)
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
