@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use vipr::director::{Action, connections::ConnectionState};
+use vipr::wire::Frame;
 
 use super::harness::{SEGMENTS, World, snapshot};
 use super::record::{Check, Record};
@@ -21,17 +22,20 @@ pub fn compare(scenario: &Scenario, kernel: &Record) -> Vec<String> {
 fn record(scenario: &Scenario) -> Record {
     let mut members: Vec<(u8, u32)> = (0..).zip(scenario.weights.iter().copied()).collect();
     let mut world = World::new(&configuration(scenario, &members));
+    let front = world.segment("front");
     let mut record = Record::new("vipr".to_owned());
     for op in trace(scenario) {
         match op {
             Op::Packet(packet) => {
                 world.advance(INTERVAL);
-                let (verdict, _) = world.offer("front", &packet.frame(1));
+                let mut frame = packet.frame(1);
+                let frame = &mut Frame::plain(&mut frame);
+                let verdict = world.director.handle_frame(world.now, front, frame);
+                while world.director.poll_transmit().is_some() {}
                 let forwarded = matches!(verdict.action, Action::Forward { .. });
                 let to = verdict.real_server.filter(|_| forwarded);
                 let name = to.and_then(|to| world.director.real_server_name(to));
                 record.push(name.map(|name| name[2..].parse().expect("rsN")));
-                world.take_sent();
                 continue;
             }
             Op::Check => {
