@@ -60,7 +60,7 @@ impl Director {
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
         let client = arrival.ip.source;
         let vip = arrival.ip.destination;
-        let pick = PickKey { client, client_port: arrival.source_port, vip };
+        let pick = PickKey { now, client, client_port: arrival.source_port, vip };
         let service = self.services.services.get(id)?;
         let Some(persistence) = service.config.persistence else {
             let destination = self.services.schedule(id, &pick)?;
