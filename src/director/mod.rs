@@ -28,6 +28,7 @@ mod announcer;
 mod answers;
 mod conflicts;
 mod discovery;
+mod fragmented;
 mod fragments;
 mod hold;
 mod ingress;

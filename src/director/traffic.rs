@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::connections::{ConnectionId, ConnectionState, TcpEvent};
 use super::flow::FlowKey;
+use super::fragmented::fits;
 use super::neighbors::Hop;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
@@ -128,10 +129,12 @@ impl Director {
                 return given_to.map_or(verdict, |found| verdict.with_service(found.service));
             }
             self.advance(now, id, destination, state, arrival);
-            if arrival.ip.is_fragment() {
-                self.fragments.insert(now, arrival.ip, destination);
-            }
-            return self.forward(now, arrival.ingress, frame, arrival.ip, destination);
+            let (ingress, ip) = (arrival.ingress, arrival.ip);
+            return if ip.is_fragment() {
+                self.forward_first_fragment(now, ingress, frame, ip, destination)
+            } else {
+                self.forward(now, ingress, frame, ip, destination)
+            };
         }
         self.judge_new_flow(now, frame, arrival, key)
     }
@@ -250,15 +253,19 @@ impl Director {
         };
         let mac = segment.mac;
         let mtu = segment.mtu();
-        if ip.total_len > u32::from(mtu) && frame.offload.segment_size == 0 {
+        let fits = fits(frame.bytes, frame.offload, ip, mtu);
+        if !fits && (ip.dont_fragment || frame.offload.segment_size != 0) {
             return about(self.answer_too_big(now, ingress, frame, ip, mtu));
         }
         let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
         match hop {
             Hop::Mac(hop) => {
-                self.services.count_packet(id, u64::from(ip.total_len));
                 frame.rewrite_macs(hop, mac);
-                about(Verdict::forward(egress))
+                if !fits && let Err(reason) = self.send_fragments(egress, frame, ip, mtu) {
+                    return about(Verdict::drop(reason));
+                }
+                self.services.count_packet(id, u64::from(ip.total_len));
+                about(if fits { Verdict::forward(egress) } else { Verdict::fragment(egress) })
             }
             Hop::Resolving => match self.hold.push(neighbor, frame) {
                 Ok(()) => {
@@ -268,24 +275,6 @@ impl Director {
                 Err(_) => about(Verdict::drop(DropReason::HoldFull)),
             },
             Hop::Unreachable => about(Verdict::drop(DropReason::NeighborUnknown)),
-        }
-    }
-
-    /// A fragment without ports goes where its first fragment went.
-    fn judge_later_fragment(
-        &mut self,
-        now: Instant,
-        ingress: SegmentId,
-        frame: &mut Frame<'_>,
-        source_mac: MacAddr,
-        ip: &Ip,
-    ) -> Verdict {
-        let Some(destination) = self.fragments.find(now, ip) else {
-            return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
-        };
-        match self.judge_loop(now, ingress, source_mac, ip) {
-            Some(verdict) => verdict,
-            None => self.forward(now, ingress, frame, ip, destination),
         }
     }
 

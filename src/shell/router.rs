@@ -200,7 +200,11 @@ impl<O: Opener> Router<O> {
             let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
             self.egress[index] = match verdict.action {
                 Action::Forward { egress } => Some(egress),
-                Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
+                Action::Fragment { .. }
+                | Action::Reply
+                | Action::Consume
+                | Action::Hold
+                | Action::Drop(_) => None,
             };
         }
         // First what the director had: among it may be frames it held, and they are older than

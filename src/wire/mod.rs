@@ -7,6 +7,7 @@
 pub mod arp;
 pub mod checksum;
 mod emit;
+pub mod fragment;
 pub mod frame;
 pub mod icmp;
 pub mod ipv6;
