@@ -87,6 +87,8 @@ impl Director {
                     segment.sent.add(bytes);
                 }
             }
+            // Its fragments count as sent when they are taken from the queue.
+            Action::Fragment { .. } => self.counters.forwarded += 1,
             Action::Reply => self.counters.replied += 1,
             Action::Consume => self.counters.consumed += 1,
             Action::Hold => self.counters.held += 1,

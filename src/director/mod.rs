@@ -31,6 +31,7 @@ mod askers;
 mod batch;
 mod conflicts;
 mod discovery;
+mod fragmented;
 mod fragments;
 mod guardian;
 mod hold;
@@ -216,7 +217,7 @@ impl Director {
         &mut self,
         now: Instant,
         ingress: SegmentId,
-        frame: &mut Frame<'_'>,
+        frame: &mut Frame<'_>,
         sight: Option<&batch::Sight>,
     ) -> Verdict {
         let (ingress, verdict) = match self.segments.arrival(ingress, frame.offload.tag) {

@@ -365,7 +365,11 @@ struct Way {
 fn way_of(verdict: Verdict, tag: Option<Tag>) -> Option<Way> {
     match verdict.action {
         Action::Forward { egress } => Some(Way { egress, tag }),
-        Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
+        Action::Fragment { .. }
+        | Action::Reply
+        | Action::Consume
+        | Action::Hold
+        | Action::Drop(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod arp;
 pub mod checksum;
 mod emit;
 pub mod finish;
+pub mod fragment;
 pub mod frame;
 pub mod icmp;
 pub mod ipv6;

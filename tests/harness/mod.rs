@@ -139,6 +139,7 @@ impl World {
         let about = real_server.map_or_else(String::new, |name| format!(" {name}"));
         match verdict.action {
             Action::Forward { .. } => format!("forwarded{about}"),
+            Action::Fragment { .. } => format!("fragmented{about}"),
             Action::Reply => "replied".to_owned(),
             Action::Consume => "consumed".to_owned(),
             Action::Hold => format!("held{about}"),

@@ -64,6 +64,10 @@ impl Oracles {
                     assert_eq!(&bytes[..6], asker, "seed {seed}: by unicast, to who asked");
                 }
             }
+            Heard::Listening => {
+                assert_eq!(bytes[..6], [0x33, 0x33, 0, 0, 0, 0x16], "seed {seed}");
+                assert_eq!(bytes[22..24], [0xfe, 0x80], "seed {seed}: from its link-local address");
+            }
             Heard::Tcp(tcp) if tcp.flags == "R" && tcp.source == VIP => {
                 let cause = cause.expect("nothing to answer");
                 assert_eq!(bytes[..6], cause[6..12], "seed {seed}");
