@@ -60,13 +60,17 @@ impl<O: Opener> Router<O> {
     /// # Errors
     /// The first that does not open, and the name of its segment.
     pub fn open_ports(&mut self, registry: &Registry) -> Result<(), (Arc<str>, OpenError)> {
-        for (segment, result) in self.reconcile_ports(registry, clock::now()) {
+        let now = clock::now();
+        for (segment, result) in self.reconcile_ports(registry, now) {
             match result {
                 Ok(mtu) => self.director.set_device_mtu(segment, mtu),
                 Err(error) => return Err((self.segment_name(segment), error)),
             }
         }
-        self.guards.reconcile(clock::now(), self.director.snapshot());
+        self.guards.reconcile(now, self.director.snapshot());
+        // Clients hear of the VIPs before anything else.
+        self.director.handle_timeout(now);
+        self.drain(now);
         Ok(())
     }
 
