@@ -107,7 +107,7 @@ pub enum RealServerState {
     Up,
     /// Its MAC is being looked for; its first frames are held.
     Resolving,
-    /// It does not answer ARP, or its check fails: no new connections.
+    /// It answers neither ARP nor ND, or its check fails: no new connections.
     Down,
     /// Weight 0: connections stay, none are added.
     Quiesced,

@@ -99,6 +99,11 @@ impl TransmitQueue {
         (self.len > 0).then(|| self.slots[self.head].bytes.as_slice())
     }
 
+    /// Frames that it still takes.
+    pub fn room(&self) -> usize {
+        TRANSMIT_QUEUE_MAX - self.len
+    }
+
     fn free_slot(&mut self) -> Result<&mut Slot, QueueFull> {
         if self.len == TRANSMIT_QUEUE_MAX {
             return Err(QueueFull);

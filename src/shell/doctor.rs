@@ -78,6 +78,6 @@ fn turn<O: Opener>(poll: &mut Poll, router: &mut Router<O>) -> io::Result<()> {
             router.wake_port(index);
         }
     }
-    router.handle_bursts(poll.registry());
+    router.handle_bursts(poll.registry(), clock::now());
     Ok(())
 }
