@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vipr::config::snapshot::{
-    AttachKind, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts,
+    AttachKind, Defend, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts,
 };
 
 fn directory() -> PathBuf {
@@ -31,6 +31,7 @@ fn every_file_has_a_test_here() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     let tested = [
+        "arp-guard.toml",
         "consistent-hash.toml",
         "group.toml",
         "ipv6.toml",
@@ -47,6 +48,16 @@ fn every_file_has_a_test_here() {
         "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn arp_guard_keeps_everybody_else_on_the_bridge_from_claiming_a_vip() {
+    let snapshot = read("arp-guard.toml");
+    let segment = &snapshot.segments[0];
+    assert_eq!((segment.role, segment.arp_guard), (Role::Both, true));
+    assert_eq!(segment.defend, Defend::default());
+    assert!(segment.bridge().is_some());
+    assert!(!read("one-arm.toml").segments[0].arp_guard, "it is not the default");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 6] = ["ping", "jq", "dnsmasq", "openssl", "socat", "wrk"];
+const PROGRAMS: [&str; 7] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -37,6 +37,9 @@ scenarios! {
     http_is_balanced_on_two_segments = "http-two-segments",
     http_is_balanced_on_one_segment = "http-one-arm",
     arp_is_answered_for_vips_and_own_addresses_only = "arping",
+    a_real_server_that_leaks_is_named_and_repaired_or_kept_out = "arp-guardian",
+    a_real_server_that_advertises_the_vip_is_named_and_repaired_or_kept_out = "nd-guardian",
+    arp_is_answered_however_much_comes_in = "arp-overload",
     real_servers_are_found_lost_and_found_again = "arp-resolution",
     large_transfers_arrive_whole = "large-transfer",
     what_belongs_to_no_service_is_refused = "reject",

@@ -253,6 +253,11 @@ lab_wait() {
     done
 }
 
+# Whether a command prints nothing.
+lab_is_silent() {
+    [[ -z $("$@") ]]
+}
+
 # Whether a file is there and has a text in it.
 lab_says() {
     grep -qF -e "$2" "$1" 2>/dev/null

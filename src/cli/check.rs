@@ -55,7 +55,8 @@ fn router_lines(router: &Router) -> Vec<String> {
 }
 
 fn segment_lines(segments: &[Segment]) -> Vec<String> {
-    let header = ["SEGMENT", "ROLE", "ATTACH", "DEVICE", "BRIDGE", "MAC", "MTU", "ADDRESSES"];
+    let header =
+        ["SEGMENT", "ROLE", "ATTACH", "DEVICE", "BRIDGE", "MAC", "MTU", "DEFEND", "ADDRESSES"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(segments.iter().take(SEGMENTS_SHOWN_MAX).map(|segment| {
         let role = match (segment.role.has_vips(), segment.role.has_real_servers()) {
@@ -75,12 +76,22 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
             segment.bridge().map_or("-".into(), ToString::to_string),
             segment.mac.to_string(),
             segment.mtu.map_or("device's".into(), |mtu| mtu.to_string()),
+            defence(segment),
             if addresses.is_empty() { "-".into() } else { shortened(&addresses, " ") },
         ]
     }));
     let mut lines = aligned(&rows);
     lines.extend(rest("segment", segments.len().saturating_sub(SEGMENTS_SHOWN_MAX)));
     lines
+}
+
+/// What is done about other claimants of a VIP, where there are VIPs.
+fn defence(segment: &Segment) -> String {
+    match (segment.role.has_vips(), segment.arp_guard) {
+        (false, _) => "-".to_owned(),
+        (true, false) => segment.defend.name().to_owned(),
+        (true, true) => format!("{}, guard", segment.defend.name()),
+    }
 }
 
 /// Services with as many of their real servers as there is `room` for: the same number of each.

@@ -73,6 +73,7 @@ fn write_status(output: &mut dyn Write, status: &RouterStatus, views: &[View]) -
     }
     write_segments(output, &status.report)?;
     write_frames(output, &status.report)?;
+    write_guards(output, &status.report)?;
     write_conflicts(output, &status.report)
 }
 
@@ -318,6 +319,19 @@ fn write_frames(output: &mut dyn Write, report: &StatusReport) -> io::Result<()>
     Ok(())
 }
 
+/// Bridges that are guarded, and those that should be.
+fn write_guards(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    for segment in &report.segments {
+        let Some(guard) = &segment.arp_guard else { continue };
+        let name = &segment.name;
+        match &guard.error {
+            Some(error) => writeln!(output, "Guard of segment {name}: OFF: {error}")?,
+            None => writeln!(output, "Guard of segment {name}: claims blocked {}", guard.blocked)?,
+        }
+    }
+    Ok(())
+}
+
 fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
     if !report.conflicts.is_empty() {
         writeln!(output)?;
@@ -326,7 +340,7 @@ fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<
         let ago = report.uptime_seconds.saturating_sub(conflict.last as u64);
         writeln!(
             output,
-            "Conflict: VIP {} is claimed on segment {} by {} ({}); claims: {}, the last {} ago",
+            "Conflict: VIP {} is claimed on segment {} by {} ({}); claims: {}, {}the last {} ago",
             conflict.vip,
             conflict.segment,
             conflict.mac,
@@ -335,8 +349,35 @@ fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<
                 None => "no real server".to_owned(),
             },
             conflict.count,
+            conflict.first_at.as_ref().map_or_else(String::new, |at| format!("since {at}, ")),
             age(ago),
         )?;
+    }
+    write_guardian(output, report)
+}
+
+/// What was done about claims, if there ever were any.
+fn write_guardian(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    let guardian = &report.guardian;
+    if report.conflicts.is_empty() && guardian.defended == 0 && guardian.repaired == 0 {
+        return Ok(());
+    }
+    if report.conflicts.is_empty() {
+        writeln!(output)?;
+    }
+    writeln!(
+        output,
+        "Guardian: announced again {}, stations told {}, connections adopted {}",
+        guardian.defended, guardian.repaired, guardian.adopted
+    )?;
+    for (count, what) in [
+        (guardian.repairs_refused, "frames to stations held back, too many at once"),
+        (guardian.stations_refused, "stations without room in the table"),
+        (guardian.unknowable, "segments of connections to one of several claimants"),
+    ] {
+        if count > 0 {
+            writeln!(output, "  {count} {what}")?;
+        }
     }
     Ok(())
 }
@@ -383,8 +424,10 @@ mod tests {
           dropped foreign_mac              200
           dropped loop                     5
 
-        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, the last 3 min 3 s ago
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, since 2026-11-22T12:36:01.500Z, the last 3 min 3 s ago
         Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:99 (no real server); claims: 1, the last 4 s ago
+        Guardian: announced again 9, stations told 120, connections adopted 3
+          2 stations without room in the table
         ");
     }
 
@@ -417,8 +460,10 @@ mod tests {
           dropped foreign_mac              200
           dropped loop                     5
 
-        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, the last 3 min 3 s ago
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, since 2026-11-22T12:36:01.500Z, the last 3 min 3 s ago
         Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:99 (no real server); claims: 1, the last 4 s ago
+        Guardian: announced again 9, stations told 120, connections adopted 3
+          2 stations without room in the table
         ");
     }
 

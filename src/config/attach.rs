@@ -28,6 +28,15 @@ pub(super) struct Device {
 }
 
 impl Attachment {
+    /// The bridge, if the segment has one.
+    pub fn bridge(&self) -> Read<Option<&Arc<str>>> {
+        match &self.attach {
+            Ok(Attach::Tap { bridge, .. }) => Ok(bridge.as_ref()),
+            Ok(Attach::Packet { .. } | Attach::Xdp { .. }) => Ok(None),
+            Err(reported) => Err(*reported),
+        }
+    }
+
     pub fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> Attachment {
         let kind = section.optional("attach", mistakes, values::attach);
         let [tap, bridge, interface] =

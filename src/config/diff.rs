@@ -94,6 +94,8 @@ impl Changes {
             self.value("mac", &old.mac, &segment.mac);
             self.option("mtu", old.mtu.as_ref(), segment.mtu.as_ref());
             self.list("address", &old.addresses, &segment.addresses);
+            self.word("defend", &old.defend, &segment.defend);
+            self.value("arp_guard", &old.arp_guard, &segment.arp_guard);
         }
     }
 
@@ -335,6 +337,15 @@ weight = 1
                 "role = \"backend\"",
                 "role = \"both\"\nmtu = 1400",
                 &["segment back: role backend → both", "segment back: mtu none → 1400"],
+            ),
+            (
+                "tap = \"vipr-front\"",
+                "tap = \"vipr-front\"\nbridge = \"br0\"\ndefend = \"announce\"\narp_guard = true",
+                &[
+                    "segment front: bridge none → br0",
+                    "segment front: defend repair → announce",
+                    "segment front: arp_guard false → true",
+                ],
             ),
             (
                 "[segment.front]",

@@ -16,7 +16,7 @@ use super::attach::Attachment;
 use super::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, MH_TABLE_SIZES, OffloadMode, OnRemoval, Ports, Protocol, Role, SchedulerKind,
+    Announce, Defend, MH_TABLE_SIZES, OffloadMode, OnRemoval, Ports, Protocol, Role, SchedulerKind,
     Timeouts, Unmatched,
 };
 use super::{ports, values};
@@ -83,8 +83,10 @@ const SEGMENT: Schema = Schema {
         "mac",
         "mtu",
         "address",
+        "defend",
+        "arp_guard",
     ],
-    reserved: &["socket", "uplink", "defend", "arp_guard"],
+    reserved: &["socket", "uplink"],
     is_root: false,
 };
 const VLAN: Schema =
@@ -203,6 +205,8 @@ pub(super) struct SegmentSection {
     pub mac: Read<Option<At<MacAddr>>>,
     pub mtu: Read<Option<At<u16>>>,
     pub addresses: List<IpNet>,
+    pub defend: Read<Option<At<Defend>>>,
+    pub arp_guard: Read<Option<At<bool>>>,
 }
 
 /// `[[service]]`.
@@ -441,6 +445,8 @@ impl SegmentSection {
             mac: section.optional("mac", mistakes, values::mac),
             mtu: section.optional("mtu", mistakes, mtu),
             addresses: section.list("address", ADDRESSES_MAX, mistakes, values::own_address),
+            defend: section.optional("defend", mistakes, values::defend),
+            arp_guard: section.optional("arp_guard", mistakes, |value| value.boolean()),
             name,
         }
     }

@@ -218,6 +218,38 @@ pub struct Segment {
     pub mtu: Option<u16>,
     /// The director's own addresses (DIPs) here, with their prefixes.
     pub addresses: Vec<IpNet>,
+    /// What is done when someone else claims a VIP here.
+    pub defend: Defend,
+    /// Whether the bridge lets nobody but the director claim a VIP. Only with a bridge, and only
+    /// where there are VIPs.
+    pub arp_guard: bool,
+}
+
+/// `defend`: what is done when someone else claims a VIP on a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Defend {
+    /// It is told.
+    Off,
+    /// The VIP is announced again, no more often than RFC 5227 has it.
+    Announce,
+    /// That, and each station that asks for the VIP is told by unicast who has it, until it is
+    /// sure to know.
+    #[default]
+    Repair,
+}
+
+impl Defend {
+    pub const ALL: [Defend; 3] = [Defend::Off, Defend::Announce, Defend::Repair];
+
+    /// The word in the configuration and in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Defend::Off => "off",
+            Defend::Announce => "announce",
+            Defend::Repair => "repair",
+        }
+    }
 }
 
 impl Segment {

@@ -12,7 +12,7 @@ use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
 use super::snapshot::{
-    AttachKind, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched,
+    AttachKind, Defend, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched,
 };
 use crate::wire::MacAddr;
 use crate::wire::vlan::TagKind;
@@ -283,6 +283,11 @@ pub(super) fn duration(value: Value<'_>, zero: bool) -> Result<Duration, Mistake
 /// `role`.
 pub(super) fn role(value: Value<'_>) -> Result<Role, Mistake> {
     choice(value, &[("vip", Role::Vip), ("backend", Role::Backend), ("both", Role::Both)])
+}
+
+/// `defend`.
+pub(super) fn defend(value: Value<'_>) -> Result<Defend, Mistake> {
+    choice(value, &Defend::ALL.map(|defend| (defend.name(), defend)))
 }
 
 /// `attach`.

@@ -44,7 +44,14 @@ impl Director {
             return self.answer_unmatched(now, frame, arrival);
         };
         let verdict = if !self.opens(service, arrival) {
-            self.answer_unmatched(now, frame, arrival)
+            match self.adopter(arrival.ingress, vip, arrival.source_mac, service) {
+                Some(destination) => {
+                    self.guardian.adopted += 1;
+                    let choice = Choice { destination, template: None };
+                    self.open(now, frame, arrival, key, service, choice)
+                }
+                None => self.answer_unmatched(now, frame, arrival),
+            }
         } else {
             match self.choose(now, service, arrival) {
                 None => self.answer_no_real_server(now, frame, arrival),

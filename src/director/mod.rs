@@ -26,11 +26,16 @@ pub mod verdict;
 mod admission;
 mod announcer;
 mod answers;
+mod askers;
 mod conflicts;
+mod discovery;
 mod fragments;
+mod guardian;
 mod hold;
 mod ingress;
+mod inquiry;
 mod keyed;
+mod listeners;
 mod look_ahead;
 mod neighbors;
 mod rate_limit;
@@ -56,7 +61,7 @@ pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
 pub use self::reload::ReloadReport;
 pub use self::services::{DestinationId, ServiceId};
-pub use self::transmit::Transmit;
+pub use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit};
 pub use self::verdict::{Action, DropReason, Verdict};
 use crate::config::Snapshot;
 use crate::wire::Frame;
@@ -82,7 +87,7 @@ pub struct Limits {
     pub hold_frames: usize,
     /// Their bytes.
     pub hold_bytes: usize,
-    /// RSTs sent a second, and ICMP errors sent a second.
+    /// RSTs sent a second, ICMP errors sent a second, and stations told who has a VIP.
     pub replies_per_second: u32,
     /// How many of them at once after a pause.
     pub replies_burst: u32,
@@ -129,6 +134,15 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    /// When the director asks for its own VIPs, and who else did.
+    inquiry: inquiry::Inquiry,
+    askers: askers::Askers,
+    guardian: guardian::GuardianCounters,
+    repair_limit: rate_limit::TokenBucket,
+    /// Multicast groups of IPv6.
+    listeners: listeners::Listeners,
+    /// Whether they are to be gone through again.
+    groups_stale: bool,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
@@ -165,6 +179,12 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            inquiry: inquiry::Inquiry::default(),
+            askers: askers::Askers::new(key),
+            guardian: guardian::GuardianCounters::default(),
+            repair_limit: limit(),
+            listeners: listeners::Listeners::new(key),
+            groups_stale: false,
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,
@@ -247,6 +267,11 @@ impl Director {
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// How many configurations have been in force, this one included.

@@ -161,6 +161,7 @@ impl Director {
             if rip.cards.len() < CARDS_PER_RIP_MAX {
                 rip.cards.push(Card { mac, heard: now });
                 self.recognise_by(sender);
+                self.card_known(now, mac);
             }
         }
         true

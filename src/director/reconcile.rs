@@ -213,6 +213,10 @@ impl Director {
     ) -> DestinationId {
         step.work += OTHER_REAL_SERVER;
         let neighbor = self.neighbors.enter(segment, config.address, &config.name);
+        if config.address.is_ipv6() {
+            let on = self.segments.get_mut(segment);
+            self.groups_stale |= on.is_some_and(|segment| segment.follow_neighbor());
+        }
         let reachable = self.neighbors.get(neighbor).is_some_and(Neighbor::is_usable);
         let id = self.services.destinations.insert(Destination {
             name: config.name.clone(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionState;
 use super::counters::Traffic;
-use crate::config::snapshot::{AttachKind, Protocol, Role, SchedulerKind};
+use crate::config::snapshot::{AttachKind, Defend, Protocol, Role, SchedulerKind};
 use crate::wire::MacAddr;
 
 /// `vipr status --json`.
@@ -25,6 +25,9 @@ pub struct StatusReport {
     pub segments: Vec<SegmentReport>,
     pub counters: CountersReport,
     pub conflicts: Vec<ConflictReport>,
+    /// What was done about them.
+    #[serde(default)]
+    pub guardian: GuardianReport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +136,12 @@ pub struct SegmentReport {
     pub mac: MacAddr,
     pub mtu: u16,
     pub addresses: Vec<String>,
+    /// What is done about other claimants of a VIP; none where there are no VIPs.
+    #[serde(default)]
+    pub defend: Option<Defend>,
+    /// The guard of its bridge, if there is to be one.
+    #[serde(default)]
+    pub arp_guard: Option<ArpGuardReport>,
     /// Frames and bytes that arrived.
     pub received_frames: u64,
     pub received_bytes: u64,
@@ -172,7 +181,42 @@ pub struct ConflictReport {
     /// Seconds since the router started, of the first and the last claim.
     pub first: f64,
     pub last: f64,
+    /// The same as times of day, in UTC; none where there is no clock (`replay`).
+    #[serde(default)]
+    pub first_at: Option<String>,
+    #[serde(default)]
+    pub last_at: Option<String>,
     pub count: u64,
+}
+
+/// How the guard of a bridge is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArpGuardReport {
+    pub active: bool,
+    /// Why it is not.
+    pub error: Option<String>,
+    /// Claims to a VIP that it kept from the segment.
+    pub blocked: u64,
+}
+
+/// What was done to find out about claims to VIPs, and against them, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardianReport {
+    /// Times the director asked for a VIP of its own.
+    pub asked: u64,
+    /// Claims answered by an announcement.
+    pub defended: u64,
+    /// Frames that told a single station who has a VIP, and such that were held back because they
+    /// were too many.
+    pub repaired: u64,
+    pub repairs_refused: u64,
+    /// Stations remembered because they asked for a VIP, and such that found no room.
+    pub stations: u64,
+    pub stations_refused: u64,
+    /// Connections taken up that had gone to a claimant, and segments that may have been of one
+    /// when there were several claimants.
+    pub adopted: u64,
+    pub unknowable: u64,
 }
 
 /// One line of `vipr connections`.

@@ -2,7 +2,7 @@
 
 use super::report::{
     ConflictReport, ConnectionReport, ConnectionsPage, ConnectionsSummary, CountersReport,
-    RealServerReport, RealServerState, SegmentReport, ServiceReport, StatusReport,
+    GuardianReport, RealServerReport, RealServerState, SegmentReport, ServiceReport, StatusReport,
 };
 use super::services::{Destination, Service};
 use super::{Command, Director, DropReason, Instant, Response, ServiceId};
@@ -73,6 +73,7 @@ impl Director {
             segments: self.segment_reports(),
             counters: self.counters_report(),
             conflicts: self.conflict_reports(),
+            guardian: self.guardian_report(),
         }
     }
 
@@ -163,6 +164,8 @@ impl Director {
                     mac: segment.mac,
                     mtu: segment.mtu(),
                     addresses: segment.addresses.iter().map(|net| net.to_string()).collect(),
+                    defend: segment.role.has_vips().then_some(segment.defend),
+                    arp_guard: None,
                     received_frames: segment.received.frames,
                     received_bytes: segment.received.bytes,
                     sent_frames: segment.sent.frames,
@@ -201,9 +204,25 @@ impl Director {
                 real_server: claimant.real_server.as_ref().map(|name| name.to_string()),
                 first: claimant.first.since(self.started).as_secs_f64(),
                 last: claimant.last.since(self.started).as_secs_f64(),
+                first_at: None,
+                last_at: None,
                 count: claimant.count,
             })
             .collect()
+    }
+
+    fn guardian_report(&self) -> GuardianReport {
+        let counters = &self.guardian;
+        GuardianReport {
+            asked: counters.asked,
+            defended: counters.defended,
+            repaired: counters.repaired,
+            repairs_refused: counters.repairs_refused,
+            stations: self.askers.len() as u64,
+            stations_refused: self.askers.refused(),
+            adopted: counters.adopted,
+            unknowable: counters.unknowable,
+        }
     }
 
     fn connections_page(&self, now: Instant, cursor: u32) -> ConnectionsPage {

@@ -71,6 +71,13 @@ impl Director {
         source_mac: MacAddr,
         ip: &Ip,
     ) -> Verdict {
+        if let Transport::Icmp { kind, .. } = ip.transport
+            && ip.is_ipv6()
+            && Meaning::of(true, kind) == Meaning::Discovery
+            && let Some(verdict) = self.judge_discovery(now, ingress, frame, source_mac, ip)
+        {
+            return verdict;
+        }
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
             return self.judge_on_backend(now, ingress, source_mac, ip);
         }
@@ -351,7 +358,7 @@ impl Director {
             }
             Meaning::EchoRequest => self.answer_echo(ingress, frame, ip),
             Meaning::Error => self.relay_icmp_error(now, ingress, frame, ip),
-            Meaning::Neighbor | Meaning::Other => Verdict::drop(DropReason::IcmpUnsupported),
+            Meaning::Discovery | Meaning::Other => Verdict::drop(DropReason::IcmpUnsupported),
         }
     }
 

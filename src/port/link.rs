@@ -90,12 +90,25 @@ impl Links {
         Ok(any)
     }
 
+    /// The ports of every other device than this one, in ascending order.
+    pub fn ports_of_others(&self, master: u32) -> io::Result<Vec<u32>> {
+        let others = self.enslaved(|m| m != master)?;
+        let mut ports: Vec<u32> = others.iter().map(|link| link.index).collect();
+        ports.sort_unstable();
+        Ok(ports)
+    }
+
     /// The devices that are ports of this one.
     pub fn ports_of(&self, index: u32) -> io::Result<Vec<Link>> {
+        self.enslaved(|master| master == index)
+    }
+
+    /// The devices whose master is one of these.
+    fn enslaved(&self, to: impl Fn(u32) -> bool) -> io::Result<Vec<Link>> {
         let mut ports = Vec::new();
         let dump = Request::new(libc::RTM_GETLINK, netlink::DUMP, &[0; LINK_HEADER_LEN]);
         self.socket.query(dump, |body| {
-            ports.extend(parse(body).filter(|link| link.master == Some(index)));
+            ports.extend(parse(body).filter(|link| link.master.is_some_and(&to)));
         })?;
         Ok(ports)
     }

@@ -1,6 +1,7 @@
 //! How frames come and go. The only unsafe code of the program is below here.
 
 pub mod any;
+pub mod arp_guard;
 mod attachment;
 pub mod batch;
 pub mod bridge_netfilter;
@@ -14,6 +15,7 @@ pub mod packet;
 pub mod pcap;
 pub mod tap;
 mod tap_offload;
+pub mod urgent;
 mod vnet_header;
 pub mod xdp;
 

@@ -11,8 +11,10 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::tokens;
+use super::urgent::Urgent;
 use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment};
 use crate::director::{Instant, SegmentId};
+use crate::port::urgent::URGENT_LEN;
 use crate::port::{
     AnyPort, Batch, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig, TapPort,
     XdpPort,
@@ -94,6 +96,7 @@ struct Slot<P> {
     is_ready: bool,
     send_errors: u64,
     last_send_failed: bool,
+    urgent: Urgent,
     /// Whether frames may go to it with work left to do.
     takes_offload: bool,
     /// No line about send errors before this.
@@ -323,16 +326,49 @@ impl<O: Opener> Ports<O> {
     /// after the others; if its device is gone, the port is closed and tried again later.
     pub fn receive(&mut self, registry: &Registry, now: Instant, id: SegmentId, batch: &mut Batch) {
         batch.clear();
+        // A second look sees no tags: a trunk gets none.
+        let is_shared = self.shared.iter().any(|shared| shared.owner == id);
         let Some(slot) = self.slot_mut(id) else { return };
+        let is_trunk = is_shared || slot.segment.vlan.is_some();
+        if is_trunk && slot.urgent.is_active() {
+            slot.urgent = Urgent::default();
+        }
         let Link::Open { port, .. } = &mut slot.link else { return };
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
+        let left_some = matches!(result, Ok(Readiness::More));
+        // Only a TAP has a queue of its own that drops its tail.
+        if let Attach::Tap { tap, .. } = &slot.segment.attach
+            && !is_trunk
+        {
+            slot.urgent.note_burst(now, tap, left_some);
+        }
         match result {
             Ok(Readiness::Drained) => {}
             Ok(Readiness::More) => self.wake(id.index()),
             Err(error) => self.fail(registry, now, id, &error),
         }
+    }
+
+    /// The next frame of a segment that is to be handled before those of the burst, if any.
+    pub fn receive_urgent<'b>(
+        &mut self,
+        now: Instant,
+        id: SegmentId,
+        buffer: &'b mut [u8; URGENT_LEN],
+    ) -> Option<&'b mut [u8]> {
+        self.slot_mut(id)?.urgent.receive(now, buffer)
+    }
+
+    /// Whether a segment gives frames that are to be handled first.
+    pub fn has_urgent(&mut self, id: SegmentId) -> bool {
+        self.slot_mut(id).is_some_and(|slot| slot.urgent.is_active())
+    }
+
+    /// Whether a frame of a burst was handled before it.
+    pub fn is_handled(&mut self, now: Instant, id: SegmentId, frame: &[u8]) -> bool {
+        self.slot_mut(id).is_some_and(|slot| slot.urgent.is_handled(now, frame))
     }
 
     /// Sends one frame; what the port does not take is lost, and counted.
@@ -449,6 +485,7 @@ impl<P: Port> Slot<P> {
             is_ready: false,
             send_errors: 0,
             last_send_failed: false,
+            urgent: Urgent::default(),
             takes_offload: false,
             quiet_until: Instant::ZERO,
         }

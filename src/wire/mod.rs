@@ -12,6 +12,8 @@ pub mod frame;
 pub mod icmp;
 pub mod ipv6;
 pub mod mac;
+pub mod mld;
+pub mod nd;
 pub mod offload;
 pub mod packet;
 mod quote;

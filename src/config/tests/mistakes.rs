@@ -54,12 +54,8 @@ fn misplaced_keys_and_tables_are_named() {
             &["3:1: `uplink` is not supported by this version"],
         ),
         (
-            &[(2, "role = \"vip\"\ndefend = \"off\"")],
-            &["3:1: `defend` is not supported by this version"],
-        ),
-        (
             &[(2, "role = \"vip\"\narp_guard = true")],
-            &["3:1: `arp_guard` is not supported by this version"],
+            &["3:13: `arp_guard` on a segment without a bridge"],
         ),
         (&[(15, "ports = 80\non_removal = \"cut\"")], &["16:14: `on_removal` cannot be \"cut\""]),
         (&[(15, "ports = 80\ncheck = {}")], &["16:1: `check` is not supported by this version"]),
@@ -536,6 +532,7 @@ fn impossible_choices_are_named() {
     check(&[
         (&[(2, "role = \"vips\"")], &["2:8: `role` cannot be \"vips\""]),
         (&[(2, "role = \"client\"")], &["2:8: `role` cannot be \"client\""]),
+        (&[(2, "role = \"vip\"\ndefend = \"attack\"")], &["3:10: `defend` cannot be \"attack\""]),
         (
             &[(1, "[router]\nunmatched = \"deny\"\n[segment.front]")],
             &["2:13: `unmatched` cannot be \"deny\""],

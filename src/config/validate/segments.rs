@@ -10,7 +10,7 @@ use crate::config::attach::Device;
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span};
 use crate::config::document::{Document, SegmentSection};
 use crate::config::section::At;
-use crate::config::snapshot::{Attach, Segment};
+use crate::config::snapshot::{Attach, Defend, Segment};
 use crate::wire::MacAddr;
 
 /// Segments of one router.
@@ -43,6 +43,7 @@ pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Vec
     let mut segments = Vec::with_capacity(sections.len());
     for section in sections {
         check_mtu(section, mistakes);
+        check_guardian(section, mistakes);
         let built = router_name.clone().and_then(|router| build(section, &router, &mut taken));
         match built {
             Ok(segment) => segments.push(segment),
@@ -68,6 +69,8 @@ fn build(section: &SegmentSection, router: &str, taken: &mut HashSet<MacAddr>) -
         mac,
         mtu: section.mtu?.map(|at| at.value),
         addresses: section.addresses.items.iter().map(|at| at.value).collect(),
+        defend: section.defend?.map_or(Defend::default(), |at| at.value),
+        arp_guard: section.arp_guard?.is_some_and(|at| at.value),
     })
 }
 
@@ -205,6 +208,31 @@ fn check_mtu(section: &SegmentSection, mistakes: &mut Mistakes) {
             .expected(format!("expected at least {IPV6_MTU_MIN}"))
             .related(address.span, "the segment has an IPv6 address")
             .help("raise the MTU, or remove the IPv6 address");
+        mistakes.report(mistake);
+    }
+}
+
+/// VIPs are defended where there are any, and guarded where the bridge is at hand.
+fn check_guardian(section: &SegmentSection, mistakes: &mut Mistakes) {
+    let defend = section.defend.ok().flatten().map(|at| ("defend", at.span));
+    let guard = section.arp_guard.ok().flatten().filter(|at| at.value);
+    let keys = defend.into_iter().chain(guard.map(|at| ("arp_guard", at.span)));
+    if let Ok(role) = &section.role
+        && !role.value.has_vips()
+    {
+        for (key, span) in keys {
+            let mistake = Mistake::new(span, format!("`{key}` on a segment without VIPs"))
+                .expected("expected on a segment with the role \"vip\" or \"both\"")
+                .related(role.span, "the role is set here")
+                .help("remove it");
+            mistakes.report(mistake);
+        }
+    } else if let (Some(guard), Ok(None)) = (guard, section.attachment.bridge()) {
+        let mistake = Mistake::new(guard.span, "`arp_guard` on a segment without a bridge")
+            .expected("expected `bridge`, as in bridge = \"br-vip\"")
+            .help(
+                "it is the bridge that keeps others from claiming a VIP: name it, or remove this",
+            );
         mistakes.report(mistake);
     }
 }
