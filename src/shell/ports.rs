@@ -326,14 +326,22 @@ impl<O: Opener> Ports<O> {
     /// after the others; if its device is gone, the port is closed and tried again later.
     pub fn receive(&mut self, registry: &Registry, now: Instant, id: SegmentId, batch: &mut Batch) {
         batch.clear();
+        // A second look sees no tags: a trunk gets none.
+        let is_shared = self.shared.iter().any(|shared| shared.owner == id);
         let Some(slot) = self.slot_mut(id) else { return };
+        let is_trunk = is_shared || slot.segment.vlan.is_some();
+        if is_trunk && slot.urgent.is_active() {
+            slot.urgent = Urgent::default();
+        }
         let Link::Open { port, .. } = &mut slot.link else { return };
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
         let left_some = matches!(result, Ok(Readiness::More));
         // Only a TAP has a queue of its own that drops its tail.
-        if let Attach::Tap { tap, .. } = &slot.segment.attach {
+        if let Attach::Tap { tap, .. } = &slot.segment.attach
+            && !is_trunk
+        {
             slot.urgent.note_burst(now, tap, left_some);
         }
         match result {
