@@ -94,6 +94,12 @@ CONFIG ?= /etc/vipr/vipr.toml
 tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
 	@$(VIPR) tune --check -c $(CONFIG)
 
+.PHONY: bench-offload
+bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 170 vm/lab.sh run vm/bench-offload.sh
+
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)
 	install -D -m 755 $(VIPR) $(DESTDIR)$(PREFIX)/bin/vipr
