@@ -130,7 +130,7 @@ impl<O: Opener> Router<O> {
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
             self.handle_opened(now, opened);
-            self.handle_director_timeout(now);
+            self.drain(now);
         }
         if self.guards.poll_timeout().is_some_and(|at| at <= now) {
             self.guards.handle_timeout(now, self.director.snapshot());
@@ -162,7 +162,6 @@ impl<O: Opener> Router<O> {
         }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(now, opened);
-        self.handle_director_timeout(now);
         self.guards.reconcile(now, self.director.snapshot());
         self.drain(now);
     }
@@ -315,6 +314,10 @@ impl<O: Opener> Router<O> {
                 }
                 Err(error) => log::error!("segment {name}: {error}; trying again"),
             }
+        }
+        // What is to be announced goes out at once.
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
         }
     }
 
