@@ -29,6 +29,7 @@ NEEDS=(
     "test  | ping            | iputils-ping"
     "test  | jq              | jq"
     "test  | dnsmasq         | dnsmasq-base"
+    "test  | openssl         | openssl"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
     "test  | nft             | nftables"

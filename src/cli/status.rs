@@ -160,7 +160,10 @@ fn write_services(
             None => writeln!(output, "{protocol:<4} {address} {}", flags(service))?,
             Some(counts) => writeln!(output, "{protocol:<4} {address:<28} {}", columns(counts))?,
         }
-        for real_server in &service.real_servers {
+        for further in service.listen.iter().skip(1) {
+            writeln!(output, "   + {further}")?;
+        }
+        for real_server in service.real_servers.iter().chain(&service.sorry_server) {
             let address = endpoint(real_server.address, &service.ports);
             let columns = match counts(view, real_server.traffic, real_server.rates) {
                 None => state_columns(real_server),
@@ -224,6 +227,9 @@ fn flags(service: &ServiceReport) -> String {
     } else if !service.up {
         flags += " down";
     }
+    if service.live_weight < u64::from(service.quorum) && service.configured {
+        flags += &format!(" quorum {} of {}", service.live_weight, service.quorum);
+    }
     flags
 }
 
@@ -249,21 +255,24 @@ const fn state_name(state: RealServerState) -> &'static str {
         RealServerState::Quiesced => "quiesced",
         RealServerState::Overloaded => "overloaded",
         RealServerState::Draining => "draining",
+        RealServerState::Sorry => "sorry",
     }
 }
 
 fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
     writeln!(
         output,
-        "\n{:<12} {:<7} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8}",
+        "\n{:<12} {:<7} {:<6} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8} {:>8}",
         "Segment",
         "Role",
-        "TAP",
+        "Attach",
+        "Device",
         "Bridge",
         "MAC",
         "MTU",
         "State",
         "RxFrames",
+        "RxMissed",
         "TxFrames",
         "TxErrors"
     )?;
@@ -275,14 +284,16 @@ fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<(
         };
         writeln!(
             output,
-            "{:<12} {role:<7} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8}",
+            "{:<12} {role:<7} {:<6} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8} {:>8}",
             segment.name,
+            segment.attach.name(),
             segment.tap,
             segment.bridge.as_deref().unwrap_or("-"),
             segment.mac,
             segment.mtu,
             if segment.up { "up" } else { "down" },
             short(segment.received_frames),
+            short(segment.missed_frames),
             short(segment.sent_frames),
             short(segment.send_errors),
         )?;
@@ -405,9 +416,9 @@ mod tests {
         UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down
           -> [2001:db8:1::11]:53,853      Route   0      0          0          quiesced   52:54:00:00:00:11 ns1
 
-        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
-        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
-        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+        Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
+        front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0
+        back         backend packet eth1            -               02:00:00:00:01:02  9000 down       400       12  123456K        4
 
         Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
           dropped foreign_mac              200
@@ -441,9 +452,9 @@ mod tests {
         UDP  [2001:db8::10]:53,853               0        0        0
           -> [2001:db8:1::11]:53,853             0        0        0
 
-        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
-        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
-        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+        Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
+        front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0
+        back         backend packet eth1            -               02:00:00:00:01:02  9000 down       400       12  123456K        4
 
         Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
           dropped foreign_mac              200

@@ -37,6 +37,10 @@ pub enum Event {
     Overloaded { service: Arc<str>, real_server: Arc<str>, connections: u32 },
     /// And again fewer.
     Relieved { service: Arc<str>, real_server: Arc<str>, connections: u32 },
+    /// The real servers of a service that are up weigh less than its quorum asks for.
+    QuorumLost { service: Arc<str>, live_weight: u64, quorum: u32, sorry_server: Option<Arc<str>> },
+    /// And again enough.
+    QuorumGained { service: Arc<str>, live_weight: u64, quorum: u32 },
     /// The connection table is full; said once until it has room again.
     ConnectionsFull { capacity: u32 },
 }
@@ -51,14 +55,16 @@ pub enum Severity {
 impl Event {
     pub const fn severity(&self) -> Severity {
         match self {
-            Event::NeighborUp { .. } | Event::Relieved { .. } | Event::ConflictOver { .. } => {
-                Severity::Info
-            }
+            Event::NeighborUp { .. }
+            | Event::Relieved { .. }
+            | Event::ConflictOver { .. }
+            | Event::QuorumGained { .. } => Severity::Info,
             Event::NeighborMoved { .. }
             | Event::NeighborDown { .. }
             | Event::Conflict { .. }
             | Event::Loop { .. }
             | Event::Overloaded { .. }
+            | Event::QuorumLost { .. }
             | Event::ConnectionsFull { .. } => Severity::Warning,
         }
     }
@@ -121,6 +127,23 @@ impl core::fmt::Display for Event {
                 formatter,
                 "service {service}: real server {real_server} is down to {connections} \
                  connections; new ones again"
+            ),
+            Event::QuorumLost { service, live_weight, quorum, sorry_server } => {
+                write!(
+                    formatter,
+                    "service {service}: down, its real servers that are up weigh {live_weight} \
+                     and its quorum is {quorum}; "
+                )?;
+                match sorry_server {
+                    Some(name) => write!(formatter, "new connections go to sorry server {name}"),
+                    None if *live_weight > 0 => write!(formatter, "those that are left go on"),
+                    None => write!(formatter, "no new connections"),
+                }
+            }
+            Event::QuorumGained { service, live_weight, quorum } => write!(
+                formatter,
+                "service {service}: up, its real servers that are up weigh {live_weight} and its \
+                 quorum is {quorum}"
             ),
             Event::ConnectionsFull { capacity } => write!(
                 formatter,

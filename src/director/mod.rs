@@ -47,6 +47,7 @@ mod resolution;
 mod segments;
 mod stations;
 mod status;
+mod super_frames;
 mod timeouts;
 mod traffic;
 mod transmit;
@@ -60,7 +61,7 @@ pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
 pub use self::reload::ReloadReport;
 pub use self::services::{DestinationId, ServiceId};
-pub use self::transmit::Transmit;
+pub use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit};
 pub use self::verdict::{Action, DropReason, Verdict};
 use crate::config::Snapshot;
 use crate::wire::Frame;
@@ -216,6 +217,21 @@ impl Director {
         self.segments.set_device_mtu(segment, mtu);
     }
 
+    /// Tells that the port of a segment is open, and what its device can carry. Where it was open
+    /// before, on this device or another, VIPs are announced again: switches on the way may know the
+    /// director's MAC elsewhere.
+    pub fn device_opened(&mut self, now: Instant, segment: SegmentId, mtu: u16) {
+        let before = self.segments.get(segment).and_then(|found| found.device_mtu());
+        self.segments.set_device_mtu(segment, mtu);
+        let has_vips = self.segments.get(segment).is_some_and(|found| found.role.has_vips());
+        if before.is_some() && has_vips {
+            let announce = self.snapshot.announce;
+            for vip in self.services.configured_vips() {
+                self.announcer.vip_up(now, vip, segment, &announce);
+            }
+        }
+    }
+
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
         let transmit = self.transmit.pop()?;
@@ -227,6 +243,9 @@ impl Director {
 
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
+        while let Some((id, has)) = self.services.next_quorum_news() {
+            self.tell_quorum(id, has);
+        }
         self.events.pop()
     }
 

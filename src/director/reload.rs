@@ -125,6 +125,7 @@ impl Director {
         if self.groups_stale {
             self.follow_groups(now);
         }
+        self.services.settle_quorums();
         if more {
             self.transition = Some(transition);
         }

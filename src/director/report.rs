@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionState;
 use super::counters::Traffic;
-use crate::config::snapshot::{Defend, Protocol, Role, SchedulerKind};
+use crate::config::snapshot::{AttachKind, Defend, Protocol, Role, SchedulerKind};
 use crate::wire::MacAddr;
 
 /// `vipr status --json`.
@@ -42,10 +42,14 @@ pub struct ConnectionsSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
     pub name: String,
+    /// The first of what it listens on, `listen` has all of it.
     pub vip: IpAddr,
     pub protocol: Protocol,
     /// As the configuration writes it: `80`, `80,443`, `8000-8099`, `any`.
     pub ports: String,
+    /// Everything it listens on, as in `192.0.2.10:80,443/tcp`.
+    #[serde(default)]
+    pub listen: Vec<String>,
     pub scheduler: SchedulerKind,
     /// What of its options is not as usual: `mh-port`, `mh-fallback`, `509 slots`.
     #[serde(default)]
@@ -55,14 +59,22 @@ pub struct ServiceReport {
     pub scheduler_refused: u64,
     /// Seconds, if clients are persistent.
     pub persistence: Option<u64>,
-    /// Whether any real server can take a connection.
+    /// Whether it has its quorum, and any real server can take a connection.
     pub up: bool,
+    /// The weights of the real servers that are up, and how many are needed.
+    #[serde(default)]
+    pub live_weight: u64,
+    #[serde(default)]
+    pub quorum: u32,
     /// False once the configuration has dropped the service but connections of it remain.
     pub configured: bool,
     #[serde(flatten)]
     pub traffic: Traffic,
     pub rates: Rates,
     pub real_servers: Vec<RealServerReport>,
+    /// Who gets new connections while the service is down.
+    #[serde(default)]
+    pub sorry_server: Option<RealServerReport>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +112,8 @@ pub enum RealServerState {
     Overloaded,
     /// No longer configured; its connections finish.
     Draining,
+    /// The sorry server, up: it gets new connections while its service is down.
+    Sorry,
 }
 
 /// Moving averages as IPVS keeps them (sampled every 2 s, weight 1/4), per second.
@@ -114,6 +128,9 @@ pub struct Rates {
 pub struct SegmentReport {
     pub name: String,
     pub role: Role,
+    #[serde(default)]
+    pub attach: AttachKind,
+    /// The device that its frames come from: the TAP, or the interface.
     pub tap: String,
     pub bridge: Option<String>,
     pub mac: MacAddr,
@@ -131,6 +148,10 @@ pub struct SegmentReport {
     /// Frames and bytes handed to the port.
     pub sent_frames: u64,
     pub sent_bytes: u64,
+    /// Frames on their way here that the device lost for want of room, as it counts them itself
+    /// since it was made or opened.
+    #[serde(default)]
+    pub missed_frames: u64,
     /// Frames the port would not take; 0 where there is no port (`replay`).
     #[serde(default)]
     pub send_errors: u64,

@@ -54,6 +54,11 @@ impl Segment {
         self.mtu_configured.or(self.mtu_device).unwrap_or(MTU_DEFAULT)
     }
 
+    /// What the device carries, if one was there since the segment was configured.
+    pub fn device_mtu(&self) -> Option<u16> {
+        self.mtu_device
+    }
+
     /// Whether an address is the director's own here.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.addr() == address)

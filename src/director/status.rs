@@ -14,6 +14,7 @@ const PAGE_CONNECTIONS: u32 = 512;
 impl Director {
     /// Answers a question.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
+        self.services.settle_quorums();
         match command {
             Command::Weight { service, real_server, weight } => {
                 match self.set_weight(&service, &real_server, weight) {
@@ -95,11 +96,14 @@ impl Director {
             .filter_map(|&id| self.services.destinations.get(id))
             .map(|destination| self.real_server_report(destination))
             .collect();
+        let sorry_server = service.sorry.and_then(|id| self.services.destinations.get(id));
+        let first = service.config.first();
         ServiceReport {
             name: service.config.name.to_string(),
-            vip: service.config.vip,
-            protocol: service.config.protocol,
-            ports: service.config.ports.to_string(),
+            vip: first.vip,
+            protocol: first.protocol,
+            ports: first.ports.to_string(),
+            listen: service.config.listen.iter().map(ToString::to_string).collect(),
             scheduler: service.scheduler.kind(),
             scheduler_options: service.config.scheduler_options.words(service.config.scheduler),
             scheduler_refused: service.scheduler.refused(),
@@ -108,6 +112,9 @@ impl Director {
                 .persistence
                 .map(|persistence| persistence.timeout.as_secs()),
             up: service.configured && service.is_up(),
+            live_weight: service.live_weight,
+            quorum: service.config.quorum,
+            sorry_server: sorry_server.map(|found| self.real_server_report(found)),
             configured: service.configured,
             traffic: service.traffic,
             rates: service.rates.rates(),
@@ -119,8 +126,9 @@ impl Director {
         let neighbor = self.neighbors.get(destination.neighbor);
         let resolving = neighbor.is_some_and(|neighbor| neighbor.is_resolving());
         let state = match destination {
-            Destination { position: None, .. } => RealServerState::Draining,
+            Destination { position: None, is_sorry: false, .. } => RealServerState::Draining,
             Destination { reachable: false, .. } => RealServerState::Down,
+            Destination { is_sorry: true, .. } => RealServerState::Sorry,
             _ if destination.weight() == 0 => RealServerState::Quiesced,
             Destination { overloaded: true, .. } => RealServerState::Overloaded,
             _ if resolving => RealServerState::Resolving,
@@ -150,8 +158,9 @@ impl Director {
                 Some(SegmentReport {
                     name: segment.name.to_string(),
                     role: segment.role,
-                    tap: config.tap.to_string(),
-                    bridge: config.bridge.as_ref().map(|bridge| bridge.to_string()),
+                    attach: config.attach.kind(),
+                    tap: config.device().to_string(),
+                    bridge: config.bridge().map(|bridge| bridge.to_string()),
                     mac: segment.mac,
                     mtu: segment.mtu(),
                     addresses: segment.addresses.iter().map(|net| net.to_string()).collect(),
@@ -162,6 +171,7 @@ impl Director {
                     sent_frames: segment.sent.frames,
                     sent_bytes: segment.sent.bytes,
                     send_errors: 0,
+                    missed_frames: 0,
                     up: true,
                 })
             })

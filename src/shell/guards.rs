@@ -43,8 +43,8 @@ impl Guards {
             snapshot.segments.iter().any(|segment| {
                 *segment.name == *name
                     && segment.arp_guard
-                    && segment.tap == slot.tap
-                    && segment.bridge.as_ref() == Some(&slot.bridge)
+                    && *segment.device() == slot.tap
+                    && segment.bridge() == Some(&slot.bridge)
             })
         };
         self.by_segment.retain(|name, slot| {
@@ -55,10 +55,10 @@ impl Guards {
             stays
         });
         for segment in snapshot.segments.iter().filter(|segment| segment.arp_guard) {
-            let Some(bridge) = &segment.bridge else { continue };
+            let Some(bridge) = segment.bridge() else { continue };
             if !self.by_segment.contains_key(&segment.name) {
                 let state = make(now, segment, bridge, snapshot);
-                let (tap, bridge) = (segment.tap.clone(), bridge.clone());
+                let (tap, bridge) = (segment.device().clone(), bridge.clone());
                 self.by_segment.insert(segment.name.clone(), Slot { tap, bridge, state });
             }
         }
@@ -133,7 +133,7 @@ impl Slot {
 }
 
 fn make(now: Instant, segment: &Segment, bridge: &str, snapshot: &Snapshot) -> State {
-    match guarded(&segment.tap, bridge, snapshot) {
+    match guarded(segment.device(), bridge, snapshot) {
         Ok(guard) => {
             log::info!("segment {}: bridge {bridge} lets nobody else claim a VIP", segment.name);
             State::On(Box::new(guard))
@@ -155,8 +155,8 @@ fn guarded(tap: &str, bridge: &str, snapshot: &Snapshot) -> Result<ArpGuard, Gua
 
 fn set_vips(guard: &mut ArpGuard, snapshot: &Snapshot) -> Result<(), GuardError> {
     let (mut vips4, mut vips6) = (Vec::new(), Vec::new());
-    for service in &snapshot.services {
-        match service.vip {
+    for endpoint in snapshot.services.iter().flat_map(|service| service.listen.iter()) {
+        match endpoint.vip {
             IpAddr::V4(vip) => vips4.push(vip),
             IpAddr::V6(vip) => vips6.push(vip),
         }

@@ -247,7 +247,7 @@ fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
 }
 
 fn segments(text: &mut Text, segments: &[SegmentReport]) {
-    let columns: [Column<SegmentReport>; 6] = [
+    let columns: [Column<SegmentReport>; 7] = [
         ("vipr_segment_up", GAUGE, "1 if its port works.", |segment| u64::from(segment.up)),
         ("vipr_segment_received_frames_total", COUNTER, "Frames that arrived.", |segment| {
             segment.received_frames
@@ -255,6 +255,12 @@ fn segments(text: &mut Text, segments: &[SegmentReport]) {
         ("vipr_segment_received_bytes_total", COUNTER, "Their bytes.", |segment| {
             segment.received_bytes
         }),
+        (
+            "vipr_segment_missed_frames_total",
+            COUNTER,
+            "Frames on their way here that the device lost.",
+            |segment| segment.missed_frames,
+        ),
         ("vipr_segment_sent_frames_total", COUNTER, "Frames given to the port.", |segment| {
             segment.sent_frames
         }),

@@ -129,7 +129,8 @@ impl<O: Opener> Router<O> {
         self.handle_director_timeout(now);
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
-            self.handle_opened(opened);
+            self.handle_opened(now, opened);
+            self.handle_director_timeout(now);
         }
         if self.guards.poll_timeout().is_some_and(|at| at <= now) {
             self.guards.handle_timeout(now, self.director.snapshot());
@@ -160,7 +161,8 @@ impl<O: Opener> Router<O> {
             self.check_state();
         }
         let opened = self.reconcile_ports(registry, now);
-        self.handle_opened(opened);
+        self.handle_opened(now, opened);
+        self.handle_director_timeout(now);
         self.guards.reconcile(now, self.director.snapshot());
         self.drain(now);
     }
@@ -208,6 +210,7 @@ impl<O: Opener> Router<O> {
             segment.up = status.up;
             segment.send_errors = status.send_errors;
             segment.arp_guard = self.guards.report(&segment.name);
+            segment.missed_frames = status.missed;
         }
     }
 
@@ -302,12 +305,12 @@ impl<O: Opener> Router<O> {
         self.ports.reconcile(registry, now, &wanted)
     }
 
-    fn handle_opened(&mut self, opened: Vec<Opened>) {
+    fn handle_opened(&mut self, now: Instant, opened: Vec<Opened>) {
         for (segment, result) in opened {
             let name = self.segment_name(segment);
             match result {
                 Ok(mtu) => {
-                    self.director.set_device_mtu(segment, mtu);
+                    self.director.device_opened(now, segment, mtu);
                     log::info!("segment {name}: open, MTU {mtu}");
                 }
                 Err(error) => log::error!("segment {name}: {error}; trying again"),

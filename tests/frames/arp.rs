@@ -125,6 +125,27 @@ fn a_vip_is_announced_five_times_at_once_and_five_times_after_five_seconds() {
 }
 
 #[test]
+fn a_vip_is_announced_again_when_its_segment_has_another_device() {
+    let mut world = World::new(&web());
+    world.advance(Duration::from_secs(10));
+    let sent = |world: &mut World| {
+        world.advance(Duration::ZERO);
+        let sent = world.take_sent();
+        (sent.len(), sent.iter().all(|sent| *sent.segment == *"front"))
+    };
+    world.take_sent();
+    let (front, back) = (world.segment("front"), world.segment("back"));
+    let now = world.now;
+    world.director.device_opened(now, front, 1500);
+    assert_eq!(sent(&mut world), (0, true), "the first device is no news");
+    world.director.device_opened(now, front, 1500);
+    assert_eq!(sent(&mut world), (5, true));
+    world.director.device_opened(now, back, 1500);
+    world.director.device_opened(now, back, 1500);
+    assert_eq!(sent(&mut world), (0, true), "no VIP is on the segment of the real servers");
+}
+
+#[test]
 fn the_number_of_announcements_is_configurable() {
     let toml = format!(
         "[announce]\ncount = 1\nrepeat = 2\nrepeat_after = \"1s\"\nrefresh = \"10s\"\n{}",

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use siphasher::sip::SipHasher13;
 
 use super::Seen;
+use crate::config::attach::Device;
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span};
 use crate::config::document::{Document, SegmentSection};
 use crate::config::section::At;
@@ -62,8 +63,8 @@ fn build(section: &SegmentSection, router: &str, taken: &mut HashSet<MacAddr>) -
     Ok(Segment {
         name: section.name.value.clone(),
         role: section.role?.value,
-        tap: section.tap.clone()?.value,
-        bridge: section.bridge.clone()?.map(|at| at.value),
+        attach: section.attachment.attach.clone()?,
+        offload: section.offload?,
         mac,
         mtu: section.mtu?.map(|at| at.value),
         addresses: section.addresses.items.iter().map(|at| at.value).collect(),
@@ -96,17 +97,15 @@ fn derive_mac(router: &str, segment: &str, taken: impl Fn(MacAddr) -> bool) -> M
     }
 }
 
-/// No TAP is used twice, no bridge either, and none is both.
+/// No device is used twice, in whatever part.
 fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
     let mut seen = Seen::new();
     for section in sections {
-        let tap = section.tap.as_ref().ok().map(|at| ("TAP", at));
-        let bridge = section.bridge.as_ref().ok().and_then(|at| at.as_ref());
-        for (kind, device) in tap.into_iter().chain(bridge.map(|at| ("bridge", at))) {
-            let At { value, span } = device;
+        for Device { role: kind, name: At { value, span } } in &section.attachment.devices {
             if let Some(first) = seen.note(value.clone(), *span) {
-                let help = match kind {
+                let help = match *kind {
                     "TAP" => "give each segment a TAP of its own",
+                    "interface" => "one segment with role = \"both\" serves one interface",
                     _ => "one segment with role = \"both\" serves one bridge from one TAP",
                 };
                 let message = format!("{kind} `{value}` is in use already");
@@ -180,7 +179,7 @@ fn check_guardian(section: &SegmentSection, mistakes: &mut Mistakes) {
                 .help("remove it");
             mistakes.report(mistake);
         }
-    } else if let (Some(guard), Ok(None)) = (guard, &section.bridge) {
+    } else if let (Some(guard), Ok(None)) = (guard, section.attachment.bridge()) {
         let mistake = Mistake::new(guard.span, "`arp_guard` on a segment without a bridge")
             .expected("expected `bridge`, as in bridge = \"br-vip\"")
             .help(
