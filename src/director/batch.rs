@@ -12,7 +12,7 @@
 
 use super::connections::FlowHash;
 use super::flow::FlowKey;
-use super::ingress::is_arp;
+use super::ingress::is_for_all;
 use super::{BURST_MAX, Director, Instant, SegmentId, Verdict};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
 use crate::wire::packet::{self, Body, Ip, Malformed, Packet, Transport};
@@ -27,7 +27,7 @@ const CONNECTIONS_MIN: u32 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sight {
     pub packet: Result<Packet, Malformed>,
-    /// Of TCP and UDP.
+    /// Of TCP, UDP and SCTP.
     pub flow: Option<Flow>,
 }
 
@@ -97,7 +97,7 @@ impl Director {
     #[inline]
     pub(super) fn sight(&self, mac: MacAddr, frame: &[u8], last: Option<Flow>) -> Option<Sight> {
         let (header, _) = frame.split_first_chunk::<ETHERNET_HEADER_LEN>()?;
-        if header[..6] != mac.0 && !is_arp(header) {
+        if header[..6] != mac.0 && !is_for_all(header) {
             return None;
         }
         let packet = packet::parse(frame);
@@ -118,7 +118,8 @@ impl Director {
 #[inline]
 fn key_of(ip: &Ip) -> Option<FlowKey> {
     let (Transport::Tcp { source_port, destination_port, .. }
-    | Transport::Udp { source_port, destination_port }) = ip.transport
+    | Transport::Udp { source_port, destination_port }
+    | Transport::Sctp { source_port, destination_port, .. }) = ip.transport
     else {
         return None;
     };

@@ -5,10 +5,13 @@ use super::stations::Station;
 use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
 use crate::wire::packet::Body;
-use crate::wire::{Frame, MacAddr};
+use crate::wire::{Frame, MacAddr, ipv6};
 
 /// EtherType of ARP (RFC 826).
 const ARP: [u8; 2] = [0x08, 0x06];
+
+/// EtherType of IPv6 (RFC 2464).
+const IPV6: [u8; 2] = [0x86, 0xdd];
 
 impl Director {
     /// Decides about a frame, which has been read already if there is a sight of it;
@@ -40,7 +43,7 @@ impl Director {
             if !destination.is_multicast() {
                 return Verdict::drop(DropReason::ForeignMac);
             }
-            if !is_arp(header) {
+            if !is_for_all(header) {
                 return Verdict::drop(DropReason::GroupMac);
             }
         }
@@ -60,6 +63,9 @@ impl Director {
             Err(malformed) => return Verdict::drop((*malformed).into()),
         };
         match &packet.body {
+            Body::Ip(ip) if destination.is_multicast() => self
+                .judge_discovery(now, ingress, frame, source, ip)
+                .unwrap_or(Verdict::drop(DropReason::GroupMac)),
             Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip, sight.flow),
             Body::Arp(arp) => self.judge_arp(now, ingress, packet, arp),
             Body::Vlan => Verdict::drop(DropReason::VlanTag),
@@ -89,8 +95,13 @@ impl Director {
     }
 }
 
-/// Whether an Ethernet header says that ARP follows.
+/// Whether a frame to a group may concern us: ARP, and how IPv6 finds its neighbours.
 #[inline]
-pub(super) fn is_arp(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
-    header[12..] == ARP
+pub(super) fn is_for_all(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
+    let [d0, d1, d2, d3, d4, d5, .., t0, t1] = *header;
+    match [t0, t1] {
+        ARP => true,
+        IPV6 => ipv6::is_discovery_mac(MacAddr([d0, d1, d2, d3, d4, d5])),
+        _ => false,
+    }
 }
