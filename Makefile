@@ -10,7 +10,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 VIPR = target/release/vipr
-SHELL_SCRIPTS = vm/*.sh tests/namespaces/*.sh .ci/run
+SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
 help: ## This list
@@ -95,6 +95,17 @@ CONFIG ?= /etc/vipr/vipr.toml
 .PHONY: tune
 tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
 	@$(VIPR) tune --check -c $(CONFIG)
+
+.PHONY: bench-offload
+bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 170 vm/lab.sh run vm/bench-offload.sh
+
+.PHONY: oracle
+oracle: ## vipr and the kernel's IPVS on the same frames (RECORD=1: renew what make test compares with)
+	@vm/install-deps.sh build test oracle
+	@vm/oracle/run.sh $(if $(RECORD),--record)
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

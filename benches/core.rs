@@ -232,7 +232,7 @@ impl Bench {
         }
         self.now += Duration::from_nanos(100) * self.batch.len() as u32;
         let start = Clock::now();
-        self.director.handle_batch(self.now, self.front, &mut self.batch, |_, verdict| {
+        self.director.handle_batch(self.now, self.front, &mut self.batch, |_, verdict, _| {
             assert!(matches!(verdict.action, Action::Forward { .. }), "{verdict:?}");
         });
         start.elapsed()

@@ -23,7 +23,7 @@ use support::{BENCHMARK, Scale, TEST};
 type Group = (&'static str, fn(Scale, Cores) -> Vec<Row>);
 
 /// In this order: the first of them looks at the memory of a process that has done nothing yet.
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("memory", rows::memory::run),
     ("many", rows::forwarding::many),
     ("few", rows::forwarding::few),
@@ -32,6 +32,7 @@ const GROUPS: [Group; 8] = [
     ("latency", rows::latency::run),
     ("opening", rows::forwarding::opening),
     ("growth", rows::growth::run),
+    ("attach", rows::attach::run),
 ];
 
 fn main() -> ExitCode {

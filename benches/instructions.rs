@@ -281,7 +281,7 @@ fn case_established_v4(world: &mut World) {
 #[inline(never)]
 fn case_batch_of_64(world: &mut World) {
     for burst in world.frames.chunks_mut(BURST_MAX) {
-        world.director.handle_batch(world.now, world.front, burst, |_, verdict| {
+        world.director.handle_batch(world.now, world.front, burst, |_, verdict, _| {
             assert!(is_forwarded(black_box(verdict)), "{verdict:?}");
         });
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vipr::config::snapshot::Segment;
-use vipr::port::{Batch, Port, Readiness};
+use vipr::port::{Batch, Lost, Port, Readiness};
 use vipr::shell::event_loop::EventLoop;
 use vipr::shell::ports::{OpenError, Opener};
 use vipr::shell::watch::Loaded;
@@ -213,12 +213,24 @@ impl<P: Port> Port for MeteredPort<P> {
         self.port.send(bytes, offload)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> Result<(), Lost> {
         self.port.flush()
     }
 
     fn descriptor(&self) -> RawFd {
         self.port.descriptor()
+    }
+
+    fn further_descriptors(&self) -> Vec<RawFd> {
+        self.port.further_descriptors()
+    }
+
+    fn takes_offload(&self) -> bool {
+        self.port.takes_offload()
+    }
+
+    fn set_offload(&mut self, wanted: bool) -> io::Result<()> {
+        self.port.set_offload(wanted)
     }
 
     fn mtu(&self) -> io::Result<u16> {

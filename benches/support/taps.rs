@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use rustix::fs::OFlags;
 use vipr::config::snapshot::Segment;
-use vipr::port::{Batch, Port, Readiness, TapConfig, TapPort};
+use vipr::port::{Batch, Lost, Port, Readiness, TapConfig, TapPort};
 use vipr::shell::ports::{OpenError, Opener};
 use vipr::wire::Offload;
 
@@ -94,7 +94,7 @@ impl Port for Tap {
         self.port.borrow_mut().send(bytes, offload)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> Result<(), Lost> {
         self.port.borrow_mut().flush()
     }
 

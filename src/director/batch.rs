@@ -12,10 +12,11 @@
 
 use super::connections::FlowHash;
 use super::flow::FlowKey;
-use super::ingress::is_for_all;
+use super::ingress::{is_arp, is_discovery};
 use super::{BURST_MAX, Director, Instant, SegmentId, Verdict};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
 use crate::wire::packet::{self, Body, Ip, Malformed, Packet, Transport};
+use crate::wire::vlan::Tag;
 use crate::wire::{Burst, MacAddr};
 
 /// With fewer connections there is nothing to wait for. With more there is even where they would
@@ -40,18 +41,21 @@ pub(super) struct Flow {
 
 impl Director {
     /// Judges frames that arrived on `ingress` together, up to [`BURST_MAX`] at a time, and
-    /// rewrites in place those that are to be forwarded. `decided` is told of each, in order.
+    /// rewrites in place those that are to be forwarded. `decided` is told of each, in order, with
+    /// the VLAN tag that it is to leave with.
     pub fn handle_batch(
         &mut self,
         now: Instant,
         ingress: SegmentId,
         frames: &mut (impl Burst + ?Sized),
-        mut decided: impl FnMut(usize, Verdict),
+        mut decided: impl FnMut(usize, Verdict, Option<Tag>),
     ) {
         let len = frames.len();
         if len == 1 || self.connections.len() < CONNECTIONS_MIN {
             for index in 0..len {
-                decided(index, self.handle_frame(now, ingress, &mut frames.frame(index)));
+                let mut frame = frames.frame(index);
+                let verdict = self.handle_frame(now, ingress, &mut frame);
+                decided(index, verdict, frame.offload.tag);
             }
             return;
         }
@@ -61,9 +65,8 @@ impl Director {
             self.look_ahead(ingress, frames, start, sights);
             for (index, sight) in (start..).zip(sights) {
                 let mut frame = frames.frame(index);
-                let verdict = self.judge(now, ingress, &mut frame, sight.as_ref());
-                self.count(ingress, frame.bytes.len(), verdict.action);
-                decided(index, verdict);
+                let verdict = self.decide(now, ingress, &mut frame, sight.as_ref());
+                decided(index, verdict, frame.offload.tag);
             }
         }
     }
@@ -76,11 +79,13 @@ impl Director {
         start: usize,
         sights: &mut [Option<Sight>],
     ) {
-        let Some(mac) = self.segments.get(ingress).map(|segment| segment.mac) else { return };
         let mut touched = 0;
         let mut last = None;
         for (index, sight) in (start..).zip(&mut *sights) {
-            *sight = self.sight(mac, frames.frame(index).bytes, last);
+            let frame = frames.frame(index);
+            let segment = self.segments.arrival(ingress, frame.offload.tag).ok();
+            let Some(segment) = segment.and_then(|id| self.segments.get(id)) else { continue };
+            *sight = self.sight(segment.mac, frame.bytes, last);
             if let Some(flow) = sight.and_then(|sight| sight.flow) {
                 touched ^= self.connections.approach_index(flow.hash);
                 last = Some(flow);
@@ -97,7 +102,7 @@ impl Director {
     #[inline]
     pub(super) fn sight(&self, mac: MacAddr, frame: &[u8], last: Option<Flow>) -> Option<Sight> {
         let (header, _) = frame.split_first_chunk::<ETHERNET_HEADER_LEN>()?;
-        if header[..6] != mac.0 && !is_for_all(header) {
+        if header[..6] != mac.0 && !is_arp(header) && !is_discovery(header) {
             return None;
         }
         let packet = packet::parse(frame);

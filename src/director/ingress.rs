@@ -43,7 +43,7 @@ impl Director {
             if !destination.is_multicast() {
                 return Verdict::drop(DropReason::ForeignMac);
             }
-            if !is_for_all(header) {
+            if !is_arp(header) && !is_discovery(header) {
                 return Verdict::drop(DropReason::GroupMac);
             }
         }
@@ -87,6 +87,8 @@ impl Director {
                     segment.sent.add(bytes);
                 }
             }
+            // Its fragments count as sent when they are taken from the queue.
+            Action::Fragment { .. } => self.counters.forwarded += 1,
             Action::Reply => self.counters.replied += 1,
             Action::Consume => self.counters.consumed += 1,
             Action::Hold => self.counters.held += 1,
@@ -95,13 +97,15 @@ impl Director {
     }
 }
 
-/// Whether a frame to a group may concern us: ARP, and how IPv6 finds its neighbours.
+/// Whether an Ethernet header says that ARP follows.
 #[inline]
-pub(super) fn is_for_all(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
-    let [d0, d1, d2, d3, d4, d5, .., t0, t1] = *header;
-    match [t0, t1] {
-        ARP => true,
-        IPV6 => ipv6::is_discovery_mac(MacAddr([d0, d1, d2, d3, d4, d5])),
-        _ => false,
-    }
+pub(super) fn is_arp(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
+    header[12..] == ARP
+}
+
+/// Whether an Ethernet header says that neighbor discovery may follow.
+#[inline]
+pub(super) fn is_discovery(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
+    let [d0, d1, d2, d3, d4, d5, ..] = *header;
+    header[12..] == IPV6 && ipv6::is_discovery_mac(MacAddr([d0, d1, d2, d3, d4, d5]))
 }

@@ -31,6 +31,7 @@ mod askers;
 mod batch;
 mod conflicts;
 mod discovery;
+mod fragmented;
 mod fragments;
 mod guardian;
 mod hold;
@@ -207,9 +208,30 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = self.judge(now, ingress, frame, None);
+        self.decide(now, ingress, frame, None)
+    }
+
+    /// Judges and counts a frame, which has been read already if there is a sight of it.
+    #[inline]
+    fn decide(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        sight: Option<&batch::Sight>,
+    ) -> Verdict {
+        let (ingress, verdict) = match self.segments.arrival(ingress, frame.offload.tag) {
+            Ok(segment) => (segment, self.judge(now, segment, frame, sight)),
+            Err(reason) => (ingress, Verdict::drop(reason)),
+        };
         self.count(ingress, frame.bytes.len(), verdict.action);
         verdict
+    }
+
+    /// The segment that a frame is of, which came by the device of `ingress`: with VLANs it may be
+    /// another one.
+    pub fn segment_of(&self, ingress: SegmentId, frame: &Frame<'_>) -> SegmentId {
+        self.segments.arrival(ingress, frame.offload.tag).unwrap_or(ingress)
     }
 
     /// Tells what the device of a segment can carry, in bytes of the IP packet, where the
@@ -235,9 +257,10 @@ impl Director {
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        let transmit = self.transmit.pop()?;
+        let mut transmit = self.transmit.pop()?;
         if let Some(segment) = self.segments.get_mut(transmit.egress) {
             segment.sent.add(transmit.bytes.len());
+            transmit.offload.tag = segment.tag(transmit.offload.tag);
         }
         Some(transmit)
     }

@@ -13,6 +13,7 @@ impl Director {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.send_due_arp(now);
         self.guard(now);
+        self.expire_fragments(now);
         let mut budget = EXPIRY_BUDGET;
         while let Some(connection) = self.connections.expire(now, &mut budget) {
             self.ended(now, connection.destination, connection.state);
@@ -32,6 +33,7 @@ impl Director {
             self.announcer.next_deadline(),
             self.next_guard(),
             self.listeners.next_deadline(),
+            self.fragments.next_deadline(),
             self.connections.next_wake(),
             Some(self.next_sample),
             self.sweep.map(|_| Instant::ZERO),

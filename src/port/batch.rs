@@ -1,12 +1,13 @@
 //! A burst of frames in buffers that are used again.
 
+use crate::wire::vlan::{self, TAG_LEN, Tag};
 use crate::wire::{Burst, Frame, Offload};
 
 /// Bytes of a buffer: the largest super-frame with its header, and then some, so that buffers
 /// do not start on the same cache sets (no power of two).
 pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
 
-/// Bytes before each frame for a header of the port's.
+/// Bytes before each frame for a header of the port's, and for a tag.
 const HEADROOM: usize = 16;
 /// From one buffer to the next.
 const STRIDE: usize = HEADROOM + BUFFER_LEN;
@@ -14,27 +15,28 @@ const STRIDE: usize = HEADROOM + BUFFER_LEN;
 /// Up to a fixed number of frames.
 pub struct Batch {
     memory: Vec<u8>,
-    /// Of the frames present: where each starts, its length, and what comes beside it.
-    frames: Vec<(usize, usize, Offload)>,
-    /// Buffers that have been given out since the batch was last cleared.
-    used: usize,
+    /// Of the frames present.
+    frames: Vec<Slot>,
     capacity: usize,
+}
+
+/// A frame that is present.
+#[derive(Clone, Copy)]
+struct Slot {
+    /// Where it is in the memory.
+    start: usize,
+    len: usize,
+    offload: Offload,
 }
 
 impl Batch {
     /// An empty batch for at most `capacity` frames; memory is touched only as frames arrive.
     pub fn new(capacity: usize) -> Batch {
-        Batch {
-            memory: vec![0; capacity * STRIDE],
-            frames: Vec::with_capacity(capacity),
-            used: 0,
-            capacity,
-        }
+        Batch { memory: vec![0; capacity * STRIDE], frames: Vec::with_capacity(capacity), capacity }
     }
 
     pub fn clear(&mut self) {
         self.frames.clear();
-        self.used = 0;
     }
 
     pub fn len(&self) -> usize {
@@ -46,10 +48,11 @@ impl Batch {
     }
 
     pub fn is_full(&self) -> bool {
-        self.used == self.capacity
+        self.frames.len() == self.capacity
     }
 
-    /// Lets `read` put a frame into the next buffer; it returns the frame's length.
+    /// Lets `read` put a frame into the next buffer; it returns the frame's length. A VLAN tag is
+    /// taken out of it.
     ///
     /// # Errors
     /// What `read` returned; the batch is then unchanged.
@@ -79,17 +82,39 @@ impl Batch {
     ) -> Result<(), E> {
         assert!(!self.is_full(), "a full batch takes no frame");
         assert!(header_len <= HEADROOM, "a header of that length has no room");
-        let start = self.used * STRIDE + HEADROOM;
+        let start = self.frames.len() * STRIDE + HEADROOM;
         let (len, offload) = read(&mut self.memory[start - header_len..start + BUFFER_LEN])?;
-        self.frames.push((start, len.min(BUFFER_LEN), offload));
-        self.used += 1;
+        let len = len.min(BUFFER_LEN);
+        let mut slot = Slot { start, len, offload };
+        if let Some(tag) = vlan::pop(&mut self.memory[start..start + len]) {
+            slot.start += TAG_LEN;
+            slot.len -= TAG_LEN;
+            slot.offload.shift(-(TAG_LEN as i16));
+            slot.offload.tag = Some(tag);
+        }
+        self.frames.push(slot);
         Ok(())
     }
 
-    /// Takes out the frames that are not to be kept. Their room is had again by [`Self::clear`].
-    pub fn retain(&mut self, mut is_kept: impl FnMut(&[u8]) -> bool) {
-        let memory = &self.memory;
-        self.frames.retain(|&(start, len, _)| is_kept(&memory[start..start + len]));
+    /// Makes a frame what it is to be on the wire: with this tag in it, or without any.
+    ///
+    /// # Panics
+    /// When there are not that many frames.
+    #[inline]
+    pub fn tag(&mut self, index: usize, tag: Option<Tag>) {
+        let slot = &mut self.frames[index];
+        slot.offload.tag = None;
+        if let Some(tag) = tag {
+            slot.start -= TAG_LEN;
+            slot.len += TAG_LEN;
+            slot.offload.shift(TAG_LEN as i16);
+            vlan::push(&mut self.memory[slot.start..slot.start + slot.len], tag);
+        }
+    }
+
+    /// The bytes of every frame, in the order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.frames.iter().map(|slot| &self.memory[slot.start..slot.start + slot.len])
     }
 
     /// The frame at `index`, in the order of arrival.
@@ -97,7 +122,7 @@ impl Batch {
     /// # Panics
     /// When there are not that many.
     pub fn frame(&mut self, index: usize) -> Frame<'_> {
-        let (start, len, offload) = self.frames[index];
+        let Slot { start, len, offload } = self.frames[index];
         Frame { bytes: &mut self.memory[start..start + len], offload }
     }
 }
@@ -116,28 +141,41 @@ impl Burst for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::samples::TCP_SYN;
+    use crate::wire::vlan::{TagKind, Vlan};
 
-    fn push(batch: &mut Batch, bytes: &[u8]) {
-        let read = batch.push_with(|buffer| {
-            buffer[..bytes.len()].copy_from_slice(bytes);
-            Ok::<_, ()>((bytes.len(), Offload::default()))
-        });
-        assert!(read.is_ok());
+    fn read(batch: &mut Batch, frame: &[u8]) {
+        let put = |buffer: &mut [u8]| {
+            buffer[..frame.len()].copy_from_slice(frame);
+            Ok::<_, ()>((frame.len(), Offload::default()))
+        };
+        batch.push_with(put).unwrap();
     }
 
     #[test]
-    fn what_is_taken_out_leaves_the_rest_whole_and_in_order() {
+    fn tags_are_taken_out_put_in_and_changed_in_place() {
+        let vlan = |id| Tag::new(Vlan { kind: TagKind::Customer, id }, None);
+        let tagged = |id| {
+            let mut frame = Vec::new();
+            vlan::copy_tagged(&mut frame, &TCP_SYN, vlan(id));
+            frame
+        };
         let mut batch = Batch::new(4);
-        for bytes in [b"one", b"two", b"3rd"] {
-            push(&mut batch, bytes);
+        for _ in 0..3 {
+            batch.clear();
+            for frame in [&TCP_SYN[..], &tagged(7), &TCP_SYN, &tagged(7)] {
+                read(&mut batch, frame);
+            }
+            assert!(batch.is_full());
+            assert!(batch.iter().all(|frame| frame == TCP_SYN));
+            assert_eq!(batch.frame(0).offload.tag, None);
+            assert_eq!(batch.frame(1).offload.tag, Some(vlan(7)));
+            for (index, tag) in [None, None, Some(vlan(9)), Some(vlan(9))].into_iter().enumerate() {
+                batch.tag(index, tag);
+                assert_eq!(batch.frame(index).offload, Offload::default());
+            }
+            let expected = [TCP_SYN.to_vec(), TCP_SYN.to_vec(), tagged(9), tagged(9)];
+            assert!(batch.iter().eq(expected.iter()));
         }
-        batch.retain(|bytes| bytes != b"two");
-        push(&mut batch, b"4th");
-        assert!(batch.is_full(), "the room of a frame taken out is not given out again");
-        let frames: Vec<Vec<u8>> =
-            (0..batch.len()).map(|index| batch.frame(index).bytes.to_vec()).collect();
-        assert_eq!(frames, [b"one", b"3rd", b"4th"]);
-        batch.clear();
-        assert!(batch.is_empty() && !batch.is_full());
     }
 }

@@ -1,5 +1,6 @@
 //! One Ethernet frame in a contiguous buffer, with the metadata that travels beside it.
 
+use super::vlan::{self, TAG_LEN};
 use super::{MacAddr, Offload};
 
 /// Bytes of an untagged Ethernet header: destination, source, type.
@@ -16,6 +17,17 @@ impl<'a> Frame<'a> {
     /// A frame as a plain port gives it.
     pub fn plain(bytes: &'a mut [u8]) -> Frame<'a> {
         Frame { bytes, offload: Offload::default() }
+    }
+
+    /// A frame as it is on a wire; its tag, if it has one, is taken out of it.
+    pub fn from_wire(bytes: &'a mut [u8]) -> Frame<'a> {
+        match vlan::pop(bytes) {
+            Some(tag) => Frame {
+                bytes: bytes.get_mut(TAG_LEN..).unwrap_or_default(),
+                offload: Offload { tag: Some(tag), ..Offload::default() },
+            },
+            None => Frame::plain(bytes),
+        }
     }
 
     /// Gives the frame a new destination and source: the whole rewrite of direct routing.

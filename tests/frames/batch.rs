@@ -69,7 +69,7 @@ impl Pair {
         let ingress = self.batched.segment(segment);
         let World { director, now, .. } = &mut self.batched;
         let (mut frames, mut verdicts) = (burst.to_vec(), Vec::new());
-        director.handle_batch(*now, ingress, &mut frames[..], |index, verdict| {
+        director.handle_batch(*now, ingress, &mut frames[..], |index, verdict, _| {
             assert_eq!(index, verdicts.len(), "each frame is told of once, in order");
             verdicts.push(verdict);
         });
