@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 5] = ["ping", "jq", "dnsmasq", "socat", "wrk"];
+const PROGRAMS: [&str; 8] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "strace", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -37,12 +37,19 @@ scenarios! {
     http_is_balanced_on_two_segments = "http-two-segments",
     http_is_balanced_on_one_segment = "http-one-arm",
     arp_is_answered_for_vips_and_own_addresses_only = "arping",
+    a_real_server_that_leaks_is_named_and_repaired_or_kept_out = "arp-guardian",
+    a_real_server_that_advertises_the_vip_is_named_and_repaired_or_kept_out = "nd-guardian",
+    arp_is_answered_however_much_comes_in = "arp-overload",
     real_servers_are_found_lost_and_found_again = "arp-resolution",
     large_transfers_arrive_whole = "large-transfer",
     what_belongs_to_no_service_is_refused = "reject",
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
+    two_ports_are_one_service = "group",
+    two_segments_are_vlans_of_one_trunk = "vlan",
+    a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
+    it_wakes_once_a_burst_and_never_in_vain = "waking",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_restart_keeps_the_connections = "restart",
@@ -55,6 +62,10 @@ scenarios! {
     http_over_ipv6_is_balanced_behind_snooping_bridges = "ipv6",
     real_servers_of_ipv6_are_found_lost_and_found_again = "ipv6-resolution",
     a_device_that_is_lost_is_found_again = "device-lost",
+    http_is_balanced_on_cards_of_the_host = "packet",
+    http_is_balanced_on_cards_of_the_host_by_xdp = "xdp",
+    a_running_router_moves_between_taps_and_cards = "attach-reload",
+    what_costs_speed_on_a_host_is_changed_and_changed_back = "tune",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
     a_bad_environment_is_one_clear_line = "errors",
 }

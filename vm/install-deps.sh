@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, the demo or the tests need, and nothing that is there.
 #
-#     vm/install-deps.sh [--no-install] [build] [demo] [test]
+#     vm/install-deps.sh [--no-install] [build] [demo] [test] [oracle]
 #
 # As root directly, else through sudo. With --no-install it only says what is missing (exit 1 if
 # anything is). No service is started, and none is left enabled.
@@ -29,13 +29,24 @@ NEEDS=(
     "test  | ping            | iputils-ping"
     "test  | jq              | jq"
     "test  | dnsmasq         | dnsmasq-base"
+    "test  | openssl         | openssl"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
+    "test  | nft             | nftables"
+    "test  | perl_times      | perl"
+    "test  | strace          | strace"
+    "test  | valgrind        | valgrind"
     "test  | ed              | ed"
     "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"
     "test  | cargo-fmt       | rustfmt-web"
     "test  | cargo-clippy    | rust-web-clippy"
+    "oracle | linux.uml      | user-mode-linux"
+    "oracle | ipvsadm        | ipvsadm"
+    "oracle | modprobe       | kmod"
+    "oracle | unshare        | util-linux"
+    "oracle | ip             | iproute2"
+    "oracle | jq             | jq"
 )
 
 main() {
@@ -43,9 +54,9 @@ main() {
     while (($#)); do
         case $1 in
             --no-install) install=0 ;;
-            build | demo | test) groups+=("$1") ;;
+            build | demo | test | oracle) groups+=("$1") ;;
             -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
-            *) fail "unknown argument '$1': expected --no-install, build, demo or test" ;;
+            *) fail "unknown argument '$1': expected --no-install, build, demo, test or oracle" ;;
         esac
         shift
     done
@@ -95,6 +106,7 @@ is_there() {
         ca_certificates) [[ -e ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]] ;;
         # Debian has another arping, with other options.
         arping_iputils) [[ $(arping -V 2>&1) == *iputils* ]] ;;
+        perl_times) perl -MTime::HiRes -e 1 2>/dev/null ;;
         cargo-*) cargo "${1#cargo-}" --version >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -106,6 +118,7 @@ describe() {
         cargo_is_new) echo "cargo $(minimum_rust) or later (found: $(cargo --version 2>/dev/null || echo none))" ;;
         ca_certificates) echo "CA certificates (/etc/ssl/certs/ca-certificates.crt)" ;;
         arping_iputils) echo "arping (the one of iputils)" ;;
+        perl_times) echo "Perl's Time::HiRes" ;;
         *) echo "$1" ;;
     esac
 }

@@ -11,6 +11,7 @@ mod reload;
 mod replay;
 mod run;
 mod status;
+mod tune;
 mod weight;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Command {
     Drain(weight::Drain),
     Undrain(weight::Undrain),
     Weight(weight::Weight),
+    Tune(tune::Arguments),
 }
 
 /// How a command failed, and so the exit status.
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Drain(arguments) => weight::drain(&arguments),
         Command::Undrain(arguments) => weight::undrain(&arguments),
         Command::Weight(arguments) => weight::set(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
     };
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@
 use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeSet;
 
+use super::askers::Asker;
+use super::guardian::Claim;
 use super::stations::Station;
 use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::mld::{self, Version};
@@ -59,16 +61,22 @@ impl Director {
         let mut heard = false;
         if let Some(address) = told.map(IpAddr::V6) {
             if self.is_claim(ingress, address) {
-                self.note_claim(now, ingress, address, mac);
+                let to_all = !is_alone(frame);
+                self.note_claim(now, Claim { vip: address, segment: ingress, mac, to_all });
                 return Verdict::consume();
             }
             heard = self.may_replace(ingress, &packet, address, mac)
                 && self.hear(now, ingress, address, mac);
         }
-        let alone = !ipv6::is_discovery_mac(MacAddr(destination_of(frame)));
+        let alone = is_alone(frame);
         if packet.kind == NdKind::Solicitation
             && self.is_answered(ingress, alone, packet.target.into())
         {
+            // One that has no address yet only wants to know whether somebody has this one.
+            if !packet.source.is_unspecified() {
+                let asker = Asker { segment: ingress, vip: packet.target.into(), mac };
+                self.note_asker(now, asker, packet.source.into());
+            }
             return self.answer_solicitation(ingress, source_mac, &packet);
         }
         if heard { Verdict::consume() } else { Verdict::drop(DropReason::NdNotOurs) }
@@ -148,6 +156,7 @@ impl Director {
     }
 }
 
-fn destination_of(frame: &Frame<'_>) -> [u8; 6] {
-    frame.bytes.first_chunk().copied().unwrap_or_default()
+/// Whether a frame is for the director alone, and not for a group.
+fn is_alone(frame: &Frame<'_>) -> bool {
+    !ipv6::is_discovery_mac(MacAddr(frame.bytes.first_chunk().copied().unwrap_or_default()))
 }

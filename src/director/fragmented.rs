@@ -4,11 +4,12 @@
 use core::convert::Infallible;
 
 use super::fragments::Waiting;
+use super::super_frames::OnWire;
 use super::transmit::QueueFull;
 use super::{Action, DestinationId, Director, DropReason, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
 use crate::wire::fragment::Cut;
-use crate::wire::packet::{self, Body, Ip, Transport};
+use crate::wire::packet::{self, Body, Ip};
 use crate::wire::{Frame, MacAddr, Offload, checksum};
 
 /// ICMP and ICMPv6, of which no first fragment goes anywhere.
@@ -133,7 +134,8 @@ impl Director {
         let mtu = self.segments.get(egress).map(|segment| segment.mtu());
         let sent = match (packet::parse(&bytes), mtu) {
             (Ok(packet::Packet { body: Body::Ip(ip), .. }), Some(mtu))
-                if !fits(&bytes, offload, &ip, mtu) && !ip.dont_fragment =>
+                if OnWire::of(&bytes, &ip, &offload).largest > u32::from(mtu)
+                    && !ip.dont_fragment =>
             {
                 self.send_fragments(egress, &mut Frame { bytes: &mut bytes, offload }, &ip, mtu)
             }
@@ -144,24 +146,4 @@ impl Director {
             Err(reason) => self.counters.count_drop(reason),
         }
     }
-}
-
-/// Whether a packet is no larger than a segment carries. A super-frame is as large as the packets
-/// it stands for.
-#[inline]
-pub(super) fn fits(frame: &[u8], offload: Offload, ip: &Ip, mtu: u16) -> bool {
-    let len = match offload.segment_size {
-        0 => ip.total_len,
-        size => {
-            let transport_len = match ip.transport {
-                Transport::Tcp { .. } => {
-                    let offset = frame.get(ip.payload_start() + 12).copied().unwrap_or_default();
-                    u32::from(offset >> 4) * 4
-                }
-                _ => 8,
-            };
-            ip.total_len.min(u32::from(ip.header_len) + transport_len + u32::from(size))
-        }
-    };
-    len <= u32::from(mtu)
 }

@@ -5,7 +5,8 @@
 //! fuzzed, and every test of it is deterministic.
 //!
 //! # The contract
-//! Call [`Director::handle_frame`] for each frame, [`Director::handle_timeout`] once
+//! Call [`Director::handle_frame`] for each frame, or [`Director::handle_batch`] for those that
+//! arrived together, [`Director::handle_timeout`] once
 //! [`Director::poll_timeout`] has passed, [`Director::apply`] for a new configuration. After
 //! each, or after each burst of at most [`BURST_MAX`] frames, drain [`Director::poll_transmit`]
 //! and [`Director::poll_event`]. Time never runs back.
@@ -26,15 +27,18 @@ pub mod verdict;
 mod admission;
 mod announcer;
 mod answers;
+mod askers;
+mod batch;
 mod conflicts;
 mod discovery;
 mod fragmented;
 mod fragments;
+mod guardian;
 mod hold;
 mod ingress;
+mod inquiry;
 mod keyed;
 mod listeners;
-mod look_ahead;
 mod neighbors;
 mod rate_limit;
 mod rates;
@@ -45,6 +49,7 @@ mod resolution;
 mod segments;
 mod stations;
 mod status;
+mod super_frames;
 mod timeouts;
 mod traffic;
 mod transmit;
@@ -58,7 +63,7 @@ pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
 pub use self::reload::ReloadReport;
 pub use self::services::{DestinationId, ServiceId};
-pub use self::transmit::Transmit;
+pub use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit};
 pub use self::verdict::{Action, DropReason, Verdict};
 use crate::config::Snapshot;
 use crate::wire::Frame;
@@ -84,7 +89,7 @@ pub struct Limits {
     pub hold_frames: usize,
     /// Their bytes.
     pub hold_bytes: usize,
-    /// RSTs sent a second, and ICMP errors sent a second.
+    /// RSTs sent a second, ICMP errors sent a second, and stations told who has a VIP.
     pub replies_per_second: u32,
     /// How many of them at once after a pause.
     pub replies_burst: u32,
@@ -131,6 +136,11 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    /// When the director asks for its own VIPs, and who else did.
+    inquiry: inquiry::Inquiry,
+    askers: askers::Askers,
+    guardian: guardian::GuardianCounters,
+    repair_limit: rate_limit::TokenBucket,
     /// Multicast groups of IPv6.
     listeners: listeners::Listeners,
     /// Whether they are to be gone through again.
@@ -171,6 +181,10 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            inquiry: inquiry::Inquiry::default(),
+            askers: askers::Askers::new(key),
+            guardian: guardian::GuardianCounters::default(),
+            repair_limit: limit(),
             listeners: listeners::Listeners::new(key),
             groups_stale: false,
             reset_limit: limit(),
@@ -194,9 +208,30 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = self.judge(now, ingress, frame);
+        self.decide(now, ingress, frame, None)
+    }
+
+    /// Judges and counts a frame, which has been read already if there is a sight of it.
+    #[inline]
+    fn decide(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        sight: Option<&batch::Sight>,
+    ) -> Verdict {
+        let (ingress, verdict) = match self.segments.arrival(ingress, frame.offload.tag) {
+            Ok(segment) => (segment, self.judge(now, segment, frame, sight)),
+            Err(reason) => (ingress, Verdict::drop(reason)),
+        };
         self.count(ingress, frame.bytes.len(), verdict.action);
         verdict
+    }
+
+    /// The segment that a frame is of, which came by the device of `ingress`: with VLANs it may be
+    /// another one.
+    pub fn segment_of(&self, ingress: SegmentId, frame: &Frame<'_>) -> SegmentId {
+        self.segments.arrival(ingress, frame.offload.tag).unwrap_or(ingress)
     }
 
     /// Tells what the device of a segment can carry, in bytes of the IP packet, where the
@@ -205,18 +240,43 @@ impl Director {
         self.segments.set_device_mtu(segment, mtu);
     }
 
+    /// Tells that the port of a segment is open, and what its device can carry. Where it was open
+    /// before, on this device or another, VIPs are announced again: switches on the way may know the
+    /// director's MAC elsewhere.
+    pub fn device_opened(&mut self, now: Instant, segment: SegmentId, mtu: u16) {
+        let before = self.segments.get(segment).and_then(|found| found.device_mtu());
+        self.segments.set_device_mtu(segment, mtu);
+        let has_vips = self.segments.get(segment).is_some_and(|found| found.role.has_vips());
+        if before.is_some() && has_vips {
+            let announce = self.snapshot.announce;
+            for vip in self.services.configured_vips() {
+                self.announcer.vip_up(now, vip, segment, &announce);
+            }
+        }
+    }
+
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        let transmit = self.transmit.pop()?;
+        let mut transmit = self.transmit.pop()?;
         if let Some(segment) = self.segments.get_mut(transmit.egress) {
             segment.sent.add(transmit.bytes.len());
+            transmit.offload.tag = segment.tag(transmit.offload.tag);
         }
         Some(transmit)
     }
 
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
+        while let Some((id, has)) = self.services.next_quorum_news() {
+            self.tell_quorum(id, has);
+        }
         self.events.pop()
+    }
+
+    /// Where the large tables are in memory, which they never leave: address and bytes of each, for
+    /// whoever can have it backed by huge pages.
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        self.connections.memory()
     }
 
     /// The segments in force, in the order they were first configured, with their names.
@@ -227,6 +287,11 @@ impl Director {
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// How many configurations have been in force, this one included.

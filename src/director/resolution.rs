@@ -4,6 +4,8 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
+use super::askers::Asker;
+use super::guardian::Claim;
 use super::neighbors::{self, Heard, NeighborId};
 use super::stations::Station;
 use super::{Director, DropReason, Event, Instant, SegmentId, Verdict, announcer};
@@ -30,7 +32,15 @@ impl Director {
             return Verdict::drop(DropReason::OwnFrame);
         }
         if self.is_claim(ingress, arp.sender.into()) {
-            self.note_claim(now, ingress, arp.sender.into(), arp.sender_mac);
+            self.note_claim(
+                now,
+                Claim {
+                    vip: arp.sender.into(),
+                    segment: ingress,
+                    mac: arp.sender_mac,
+                    to_all: packet.destination.is_multicast(),
+                },
+            );
             return Verdict::consume();
         }
         let heard = self.hear(now, ingress, arp.sender.into(), arp.sender_mac);
@@ -38,6 +48,11 @@ impl Director {
         if arp.operation == ArpOperation::Request
             && self.is_answered(ingress, alone, arp.target.into())
         {
+            // One that has no address yet only wants to know whether somebody has this one.
+            if !arp.sender.is_unspecified() {
+                let asker = Asker { segment: ingress, vip: arp.target.into(), mac: arp.sender_mac };
+                self.note_asker(now, asker, arp.sender.into());
+            }
             return self.answer_arp(ingress, packet, arp);
         }
         if heard { Verdict::consume() } else { Verdict::drop(DropReason::ArpNotOurs) }
@@ -75,34 +90,6 @@ impl Director {
         }
     }
 
-    /// Whether a sender address on this segment can only be the director's: a VIP announced there.
-    pub(super) fn is_claim(&self, ingress: SegmentId, sender: IpAddr) -> bool {
-        self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips())
-            && self.services.vip(sender).is_some_and(|vip| vip.configured)
-    }
-
-    /// Someone else claims a VIP, by ARP or ND.
-    pub(super) fn note_claim(
-        &mut self,
-        now: Instant,
-        ingress: SegmentId,
-        vip: IpAddr,
-        mac: MacAddr,
-    ) {
-        let real_server = self
-            .real_server_at(now, mac, None)
-            .and_then(|id| self.services.destinations.get(id))
-            .map(|destination| destination.name.clone());
-        let reaction = self.conflicts.claim(now, vip, ingress, mac, real_server.as_ref());
-        if reaction.defend {
-            self.announcer.once(now, vip, ingress);
-        }
-        if reaction.tell {
-            let segment = self.segment_label(ingress);
-            self.events.push(Event::Conflict { vip, segment, mac, real_server });
-        }
-    }
-
     /// Learns where an address is; whether that told anything about a real server.
     pub(super) fn hear(
         &mut self,
@@ -115,7 +102,7 @@ impl Director {
             Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
             Heard::Up { neighbor } => {
-                self.neighbor_up(neighbor, mac);
+                self.neighbor_up(now, neighbor, mac);
                 true
             }
             Heard::Moved { neighbor, from } => {
@@ -129,6 +116,7 @@ impl Director {
                     });
                 }
                 self.recognise_by(sender);
+                self.card_known(now, mac);
                 true
             }
         }
@@ -195,7 +183,7 @@ impl Director {
         }
     }
 
-    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr) {
+    fn neighbor_up(&mut self, now: Instant, id: NeighborId, mac: MacAddr) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         self.events.push(Event::NeighborUp {
             real_server: neighbor.name.clone(),
@@ -206,6 +194,7 @@ impl Director {
         let address = neighbor.address;
         self.follow_neighbor(id);
         self.recognise_by(address);
+        self.card_known(now, mac);
     }
 
     fn neighbor_down(&mut self, id: NeighborId, probes: u32) {

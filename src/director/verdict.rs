@@ -115,8 +115,12 @@ drop_reasons! {
     GroupMac = "group_mac",
     /// An EtherType the director does not speak.
     EtherTypeUnsupported = "ether_type_unsupported",
-    /// A VLAN tag on an untagged segment.
+    /// A VLAN tag on a device without tagged segments, or a second tag.
     VlanTag = "vlan_tag",
+    /// A VLAN tag that none of the device's segments has.
+    VlanUnknown = "vlan_unknown",
+    /// No VLAN tag, on a device with tagged segments only.
+    VlanMissing = "vlan_missing",
     /// An ARP packet cut short, or not for IPv4 over Ethernet, or with an impossible sender.
     ArpMalformed = "arp_malformed",
     /// ARP about addresses that are none of the director's business.

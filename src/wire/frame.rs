@@ -1,22 +1,10 @@
 //! One Ethernet frame in a contiguous buffer, with the metadata that travels beside it.
 
-use super::MacAddr;
+use super::vlan::{self, TAG_LEN};
+use super::{MacAddr, Offload};
 
 /// Bytes of an untagged Ethernet header: destination, source, type.
 pub const ETHERNET_HEADER_LEN: usize = 14;
-
-/// What a port knows about a frame beside its bytes, in the sense of the virtio network header.
-///
-/// A plain port gives and takes [`Offload::default()`]: checksums complete, one frame as it
-/// would be on a wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offload {
-    /// The transport checksum is still to be completed by whoever puts the frame on a wire.
-    pub checksum_pending: bool,
-    /// For a super-frame, the transport payload bytes of each segment it stands for; 0 for an
-    /// ordinary frame.
-    pub segment_size: u16,
-}
 
 /// A frame under way: its bytes, writable in place, and its [`Offload`].
 #[derive(Debug)]
@@ -31,6 +19,17 @@ impl<'a> Frame<'a> {
         Frame { bytes, offload: Offload::default() }
     }
 
+    /// A frame as it is on a wire; its tag, if it has one, is taken out of it.
+    pub fn from_wire(bytes: &'a mut [u8]) -> Frame<'a> {
+        match vlan::pop(bytes) {
+            Some(tag) => Frame {
+                bytes: bytes.get_mut(TAG_LEN..).unwrap_or_default(),
+                offload: Offload { tag: Some(tag), ..Offload::default() },
+            },
+            None => Frame::plain(bytes),
+        }
+    }
+
     /// Gives the frame a new destination and source: the whole rewrite of direct routing.
     ///
     /// A frame shorter than its two addresses is left alone; nothing that parsed is.
@@ -39,6 +38,29 @@ impl<'a> Frame<'a> {
             addresses[..6].copy_from_slice(&destination.0);
             addresses[6..].copy_from_slice(&source.0);
         }
+    }
+}
+
+/// Frames that arrived together, in order, wherever they are kept.
+pub trait Burst {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The frame at an index below [`Self::len`].
+    fn frame(&mut self, index: usize) -> Frame<'_>;
+}
+
+/// Frames as a plain port gives them.
+impl Burst for [Vec<u8>] {
+    fn len(&self) -> usize {
+        <[Vec<u8>]>::len(self)
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        Frame::plain(&mut self[index])
     }
 }
 

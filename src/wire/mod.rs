@@ -7,6 +7,7 @@
 pub mod arp;
 pub mod checksum;
 mod emit;
+pub mod finish;
 pub mod fragment;
 pub mod frame;
 pub mod icmp;
@@ -14,11 +15,15 @@ pub mod ipv6;
 pub mod mac;
 pub mod mld;
 pub mod nd;
+pub mod offload;
 pub mod packet;
 mod quote;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod sctp;
 pub mod tcp;
+pub mod vlan;
 
-pub use frame::{Frame, Offload};
+pub use frame::{Burst, Frame};
 pub use mac::MacAddr;
+pub use offload::Offload;

@@ -2,11 +2,16 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../simulation/random.rs"]
+mod random;
 
 mod answers;
 mod arp;
+mod batch;
 mod connections;
 mod fragments;
+mod groups;
+mod guardian;
 mod hold;
 mod icmp_errors;
 mod ipv6;
@@ -15,5 +20,8 @@ mod loops;
 mod refused;
 mod reload;
 mod scheduling;
+mod sctp;
+mod sorry;
 mod state;
 mod time;
+mod vlan;

@@ -74,6 +74,30 @@ fn one_segment_that_loses_repeats_and_reorders() {
     live_through(Topology::OneArm, Faults::BAD);
 }
 
+#[test]
+fn with_one_real_server_that_leaks_every_flow_ends_well() {
+    for seed in seeds() {
+        for topology in [Topology::TwoSegments, Topology::OneArm] {
+            let mut lan = Lan::new(seed, topology, Faults::NONE);
+            lan.leak(2);
+            lan.open_flows(60, Duration::from_secs(120));
+            lan.run(Duration::from_secs(150));
+            assert_eq!(lan.finished(), 60, "seed {seed} {topology:?}");
+            let conflicts = lan.status().conflicts;
+            assert_eq!(conflicts.len(), 1, "seed {seed} {topology:?}: {conflicts:?}");
+            assert_eq!(conflicts[0].real_server.as_deref(), Some("rs2"));
+            // Three clients that ask every twenty seconds at most, five frames each time, and a
+            // reminder each 0.9 s.
+            let told = lan.told();
+            assert!(
+                (1..=3 * (8 * 5 + 5 + 167)).contains(&told),
+                "seed {seed} {topology:?}: {told}"
+            );
+            lan.check_at_the_end();
+        }
+    }
+}
+
 /// A third of the seeds: what the families share has been seen already.
 #[test]
 fn in_ipv6_both_topologies_live_through_the_same() {
