@@ -277,7 +277,7 @@ fn all_of_it_holds_for_ipv6() {
     assert_eq!(world.tell("front", &answer), "consumed");
     let events = world.take_events();
     assert!(events[0].starts_with("real server six1: claims VIP 2001:db8:0:1::10"), "{events:?}");
-    assert!(events[0].ends_with("on its lo, and on no card"), "{events:?}");
+    assert!(events[0].ends_with("on lo there, not on that card"), "{events:?}");
     // The client is told by unicast, with the override flag.
     let told = advertisement((FRONT_MAC, CLIENT_MAC), CLIENT6, 0x20, VIP6);
     assert_eq!(times(&mut world, &told, Duration::from_secs(1)), [2, 10, 40, 200, 800]);
