@@ -303,7 +303,9 @@ impl<'a> Replay<'a> {
     fn write_line(&mut self, ingress: SegmentId, verdict: &Verdict) -> io::Result<()> {
         let Verdict { action, service, real_server } = *verdict;
         let (name, reason, out_segment) = match action {
-            Action::Forward { egress } => ("forwarded", None, Some(egress)),
+            Action::Forward { egress } | Action::Fragment { egress } => {
+                ("forwarded", None, Some(egress))
+            }
             Action::Reply => ("replied", None, Some(ingress)),
             Action::Consume => ("consumed", None, None),
             Action::Hold => ("held", None, None),

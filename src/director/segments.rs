@@ -23,14 +23,14 @@ pub(super) struct Segment {
     pub mac: MacAddr,
     /// The director's own addresses here.
     pub addresses: Vec<IpNet>,
-    /// The VLAN whose frames are this segment's; `None` for those without a tag.
-    pub vlan: Option<Vlan>,
-    /// The segments that share its device, itself among them.
-    trunk: Vec<(Option<Vlan>, SegmentId)>,
     /// Whether there is a VIP of IPv6 here.
     ipv6_vips: bool,
     /// Whether there is, or was, a real server with an address of IPv6 here.
     ipv6_neighbors: bool,
+    /// The VLAN whose frames are this segment's; `None` for those without a tag.
+    pub vlan: Option<Vlan>,
+    /// The segments that share its device, itself among them.
+    trunk: Vec<(Option<Vlan>, SegmentId)>,
     /// False once the configuration has dropped it.
     pub configured: bool,
     mtu_configured: Option<u16>,
@@ -194,10 +194,10 @@ impl Segments {
                     defend: next.defend,
                     mac: next.mac,
                     addresses: Vec::new(),
-                    vlan: next.vlan,
-                    trunk: Vec::new(),
                     ipv6_vips: false,
                     ipv6_neighbors: false,
+                    vlan: next.vlan,
+                    trunk: Vec::new(),
                     configured: true,
                     mtu_configured: None,
                     mtu_device: None,

@@ -1,7 +1,7 @@
 //! A burst of frames in buffers that are used again.
 
 use crate::wire::vlan::{self, TAG_LEN, Tag};
-use crate::wire::{Frame, Offload};
+use crate::wire::{Burst, Frame, Offload};
 
 /// Bytes of a buffer: the largest super-frame with its header, and then some, so that buffers
 /// do not start on the same cache sets (no power of two).
@@ -124,6 +124,17 @@ impl Batch {
     pub fn frame(&mut self, index: usize) -> Frame<'_> {
         let Slot { start, len, offload } = self.frames[index];
         Frame { bytes: &mut self.memory[start..start + len], offload }
+    }
+}
+
+impl Burst for Batch {
+    fn len(&self) -> usize {
+        Batch::len(self)
+    }
+
+    #[inline]
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        Batch::frame(self, index)
     }
 }
 

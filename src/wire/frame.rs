@@ -41,6 +41,29 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Frames that arrived together, in order, wherever they are kept.
+pub trait Burst {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The frame at an index below [`Self::len`].
+    fn frame(&mut self, index: usize) -> Frame<'_>;
+}
+
+/// Frames as a plain port gives them.
+impl Burst for [Vec<u8>] {
+    fn len(&self) -> usize {
+        <[Vec<u8>]>::len(self)
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        Frame::plain(&mut self[index])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::samples::*;

@@ -139,6 +139,7 @@ impl World {
         let about = real_server.map_or_else(String::new, |name| format!(" {name}"));
         match verdict.action {
             Action::Forward { .. } => format!("forwarded{about}"),
+            Action::Fragment { .. } => format!("fragmented{about}"),
             Action::Reply => "replied".to_owned(),
             Action::Consume => "consumed".to_owned(),
             Action::Hold => format!("held{about}"),
@@ -206,7 +207,8 @@ impl World {
         all
     }
 
-    fn drain(&mut self) {
+    /// Takes what the director has to send and to tell.
+    pub fn drain(&mut self) {
         while let Some(transmit) = self.director.poll_transmit() {
             let (egress, tag) = (transmit.egress, transmit.offload.tag);
             let bytes = on_wire(transmit.bytes, tag);
