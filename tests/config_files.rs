@@ -32,6 +32,7 @@ fn every_file_has_a_test_here() {
         .collect();
     let tested = [
         "arp-guard.toml",
+        "checks.toml",
         "consistent-hash.toml",
         "group.toml",
         "ipv6.toml",
@@ -48,6 +49,17 @@ fn every_file_has_a_test_here() {
         "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn checks_are_http_dns_and_a_command() {
+    let snapshot = read("checks.toml");
+    let checks = snapshot.services.iter().map(|service| service.check.as_ref().expect("one each"));
+    let kinds: Vec<&str> = checks.map(|check| check.kind.name()).collect();
+    assert_eq!(kinds, ["http", "dns", "exec"]);
+    let web = snapshot.services[0].check.as_ref().expect("it is checked");
+    assert_eq!((web.fall, web.rise, web.interval), (3, 2, Duration::from_secs(2)));
+    assert!(snapshot.services[0].syn_rescue);
 }
 
 #[test]

@@ -34,6 +34,8 @@ NEEDS=(
     "test  | wrk             | wrk"
     "test  | nft             | nftables"
     "test  | perl_times      | perl"
+    "test  | iptables        | iptables"
+    "test  | arptables       | arptables"
     "test  | strace          | strace"
     "test  | valgrind        | valgrind"
     "test  | ed              | ed"

@@ -167,6 +167,12 @@ fn service_row(service: &Service, real_servers_shown: usize) -> Vec<String> {
     if let Some(sorry_server) = &service.sorry_server {
         remarks.push(format!("sorry server {}", sorry_server.name));
     }
+    if let Some(check) = &service.check {
+        remarks.push(format!("checked by {check}"));
+    }
+    if service.syn_rescue {
+        remarks.push("SYNs rescued".to_owned());
+    }
     let endpoint = service.endpoint();
     let name = if *service.name == *endpoint { "-" } else { &*service.name };
     if service.listen.len() > 1 {

@@ -1,12 +1,15 @@
 //! The command line: one file a command. Results go to stdout, logs and errors to stderr.
 
 mod check;
+mod check_now;
 mod client;
 mod connections;
 mod diff;
+mod doctor;
 mod effects;
 mod input;
 mod output;
+mod real_server;
 mod reload;
 mod replay;
 mod run;
@@ -38,6 +41,10 @@ enum Command {
     Drain(weight::Drain),
     Undrain(weight::Undrain),
     Weight(weight::Weight),
+    CheckNow(check_now::Arguments),
+    Doctor(doctor::Arguments),
+    #[command(name = "realserver")]
+    RealServer(real_server::Arguments),
     Tune(tune::Arguments),
 }
 
@@ -71,6 +78,9 @@ pub fn main() -> ExitCode {
         Command::Drain(arguments) => weight::drain(&arguments),
         Command::Undrain(arguments) => weight::undrain(&arguments),
         Command::Weight(arguments) => weight::set(&arguments),
+        Command::CheckNow(arguments) => check_now::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::RealServer(arguments) => real_server::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
     };
     match result {

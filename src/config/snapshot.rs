@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use crate::wire::MacAddr;
 use crate::wire::vlan::Vlan;
 
@@ -375,6 +376,10 @@ pub struct Service {
     /// Gets new connections while the service is down.
     pub sorry_server: Option<Arc<RealServer>>,
     pub on_removal: OnRemoval,
+    /// TCP only: a SYN that comes again without an answer goes to another real server.
+    pub syn_rescue: bool,
+    /// How its real servers are checked, if at all.
+    pub check: Option<Arc<Check>>,
     pub real_servers: Vec<Arc<RealServer>>,
 }
 

@@ -335,7 +335,10 @@ pub(super) fn scheduler(value: Value<'_>) -> Result<SchedulerKind, Mistake> {
 }
 
 /// One of a few words.
-fn choice<T: Copy>(value: Value<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
+pub(super) fn choice<T: Copy>(
+    value: Value<'_>,
+    choices: &[(&'static str, T)],
+) -> Result<T, Mistake> {
     let text = value.string(&one_of(choices))?;
     choice_of(value, text, choices)
 }

@@ -58,8 +58,6 @@ fn misplaced_keys_and_tables_are_named() {
             &["3:13: `arp_guard` on a segment without a bridge"],
         ),
         (&[(15, "ports = 80\non_removal = \"cut\"")], &["16:14: `on_removal` cannot be \"cut\""]),
-        (&[(15, "ports = 80\ncheck = {}")], &["16:1: `check` is not supported by this version"]),
-        (&[(16, "[service.check]\n")], &["16:10: `check` is not supported by this version"]),
         (
             &[(1, "[segment]\nrole = \"vip\"\n[segment.front]")],
             &["2:1: `role` in a segment without a name"],
@@ -1126,6 +1124,18 @@ fn every_known_key_is_read() {
                 }
                 "vlan" => format!("[segment.x]\nvlan = {{ {line} }}"),
                 "listen" => format!("[[service]]\nlisten = [{{ {line} }}]"),
+                "[service.check]" => {
+                    let kind = match *key {
+                        "kind" => "",
+                        "method" | "path" | "host" | "status" | "body" => "kind = \"http\"",
+                        "server_name" => "kind = \"tls\"",
+                        "send" | "expect" => "kind = \"udp\"",
+                        "query" | "record" | "rcode" => "kind = \"dns\"",
+                        "command" => "kind = \"exec\"",
+                        _ => "kind = \"tcp\"",
+                    };
+                    format!("[[service]]\n[service.check]\n{kind}\n{line}")
+                }
                 header if header.trim_start_matches('[').starts_with("service.") => {
                     format!("[[service]]\n{header}\n{line}")
                 }
