@@ -337,8 +337,13 @@ struct Feed {
 impl Taps {
     fn open(flows: u32) -> Taps {
         let tap = |name, flows: u32, discard| {
-            let port = TapPort::open(&TapConfig { tap: name, bridge: None, mtu: Some(1500) })
-                .unwrap_or_else(|error| panic!("{error}"));
+            let port = TapPort::open(&TapConfig {
+                tap: name,
+                bridge: None,
+                uplink: None,
+                mtu: Some(1500),
+            })
+            .unwrap_or_else(|error| panic!("{error}"));
             let (syn, ack) = (tcp_frame(64, 0, TCP_SYN), tcp_frame(64, 0, TCP_ACK));
             Tap {
                 raw: port.descriptor(),

@@ -124,7 +124,7 @@ fn devices() -> Vec<String> {
 }
 
 fn open(tap: &str, bridge: Option<&str>, mtu: Option<u16>) -> Result<TapPort, OpenError> {
-    TapPort::open(&TapConfig { tap, bridge, mtu })
+    TapPort::open(&TapConfig { tap, bridge, uplink: None, mtu })
 }
 
 /// The error of an opening that must fail; also checks that it is one line.

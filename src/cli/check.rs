@@ -68,7 +68,7 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
             segment.name.to_string(),
             role.into(),
             segment.tap.to_string(),
-            segment.bridge.as_deref().unwrap_or("-").into(),
+            bridge(segment),
             segment.mac.to_string(),
             segment.mtu.map_or("device's".into(), |mtu| mtu.to_string()),
             if addresses.is_empty() { "-".into() } else { shortened(&addresses, " ") },
@@ -77,6 +77,15 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
     let mut lines = aligned(&rows);
     lines.extend(rest("segment", segments.len().saturating_sub(SEGMENTS_SHOWN_MAX)));
     lines
+}
+
+/// The bridge, and the card that joins it to the outside: `br-vip+eth0`.
+fn bridge(segment: &Segment) -> String {
+    match (&segment.bridge, &segment.uplink) {
+        (Some(bridge), Some(uplink)) => format!("{bridge}+{uplink}"),
+        (Some(bridge), None) => bridge.to_string(),
+        (None, _) => "-".into(),
+    }
 }
 
 /// Services with as many of their real servers as there is `room` for: the same number of each.

@@ -62,7 +62,9 @@ fn segment_effects(
         }
         return;
     };
-    if (&segment.tap, &segment.bridge, segment.mtu) != (&next.tap, &next.bridge, next.mtu) {
+    if (&segment.tap, &segment.bridge, &segment.uplink, segment.mtu)
+        != (&next.tap, &next.bridge, &next.uplink, next.mtu)
+    {
         lines.push(format!(
             "segment {name}: its port closes and opens again; frames that come meanwhile are lost"
         ));

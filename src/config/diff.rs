@@ -85,6 +85,7 @@ impl Changes {
             self.word("role", &old.role, &segment.role);
             self.value("tap", &old.tap, &segment.tap);
             self.option("bridge", old.bridge.as_ref(), segment.bridge.as_ref());
+            self.option("uplink", old.uplink.as_ref(), segment.uplink.as_ref());
             self.value("mac", &old.mac, &segment.mac);
             self.option("mtu", old.mtu.as_ref(), segment.mtu.as_ref());
             self.list("address", &old.addresses, &segment.addresses);

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::{Mistake, Mistakes, Read, Span};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+    Announce, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched, Uplink,
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
@@ -67,17 +67,8 @@ const TIMEOUTS: Schema =
     Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
-    keys: &["role", "tap", "bridge", "mac", "mtu", "address"],
-    reserved: &[
-        "attach",
-        "interface",
-        "socket",
-        "uplink",
-        "vlan",
-        "offload",
-        "defend",
-        "arp_guard",
-    ],
+    keys: &["role", "tap", "bridge", "uplink", "mac", "mtu", "address"],
+    reserved: &["attach", "interface", "socket", "vlan", "offload", "defend", "arp_guard"],
     is_root: false,
 };
 const SERVICE: Schema = Schema {
@@ -151,6 +142,7 @@ pub(super) struct SegmentSection {
     pub role: Read<At<Role>>,
     pub tap: Read<At<Arc<str>>>,
     pub bridge: Read<Option<At<Arc<str>>>>,
+    pub uplink: Read<Option<At<Uplink>>>,
     pub mac: Read<Option<At<MacAddr>>>,
     pub mtu: Read<Option<At<u16>>>,
     pub addresses: List<IpNet>,
@@ -357,6 +349,7 @@ impl SegmentSection {
             role: section.required("role", "role = \"vip\"", mistakes, values::role),
             tap: section.required("tap", "tap = \"vipr-front\"", mistakes, values::device),
             bridge: section.optional("bridge", mistakes, values::device),
+            uplink: section.optional("uplink", mistakes, values::uplink),
             mac: section.optional("mac", mistakes, values::mac),
             mtu: section.optional("mtu", mistakes, mtu),
             addresses: section.list("address", ADDRESSES_MAX, mistakes, values::own_address),

@@ -207,12 +207,30 @@ pub struct Segment {
     pub tap: Arc<str>,
     /// The bridge the TAP is enslaved to, if any.
     pub bridge: Option<Arc<str>>,
+    /// The card that joins the bridge, and so the segment to the outside.
+    pub uplink: Option<Uplink>,
     /// The director's own MAC here: configured, or derived from the router's and segment's names.
     pub mac: MacAddr,
     /// Configured MTU in bytes of the IP packet; `None` takes the device's.
     pub mtu: Option<u16>,
     /// The director's own addresses (DIPs) here, with their prefixes.
     pub addresses: Vec<IpNet>,
+}
+
+/// How a card is known: by its name on this machine, or by the MAC address it has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Uplink {
+    Name(Arc<str>),
+    Mac(MacAddr),
+}
+
+impl core::fmt::Display for Uplink {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Uplink::Name(name) => f.write_str(name),
+            Uplink::Mac(mac) => mac.fmt(f),
+        }
+    }
 }
 
 /// What a segment is for.

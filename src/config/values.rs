@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
-use super::snapshot::{OnRemoval, Protocol, Role, SchedulerKind, Unmatched};
+use super::snapshot::{OnRemoval, Protocol, Role, SchedulerKind, Unmatched, Uplink};
 use crate::wire::MacAddr;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
@@ -93,6 +93,13 @@ pub(super) fn device(value: Value<'_>) -> Result<Arc<str>, Mistake> {
             .help("spaces, `/`, `:` and `%` cannot be part of it"));
     }
     Ok(text.into())
+}
+
+/// A network card: its name, or its MAC address.
+pub(super) fn uplink(value: Value<'_>) -> Result<Uplink, Mistake> {
+    let text = value.string("expected the name or MAC address of a card in quotation marks")?;
+    // No device has a name with a colon.
+    if text.contains(':') { mac(value).map(Uplink::Mac) } else { device(value).map(Uplink::Name) }
 }
 
 /// Where the control socket is.

@@ -3,6 +3,7 @@
 mod attachment;
 pub mod batch;
 pub mod bridge_netfilter;
+pub mod cards;
 pub mod fault;
 mod link;
 mod netlink;
@@ -16,7 +17,7 @@ use std::os::fd::RawFd;
 pub use batch::Batch;
 pub use fault::Fault;
 pub use open_error::OpenError;
-pub use tap::{TapConfig, TapPort};
+pub use tap::{Card, TapConfig, TapPort};
 
 use crate::wire::Offload;
 

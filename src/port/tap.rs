@@ -14,7 +14,7 @@ use super::attachment::Attachment;
 use super::link::Link;
 use super::open_error::validate_name;
 use super::{Batch, Fault, OpenError, Port, Readiness};
-use crate::wire::Offload;
+use crate::wire::{MacAddr, Offload};
 
 /// Which device a port is to be on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,26 @@ pub struct TapConfig<'a> {
     pub tap: &'a str,
     /// Name of the bridge it joins, made if absent. Without one the TAP stays where it is.
     pub bridge: Option<&'a str>,
+    /// The card that joins the bridge too.
+    pub uplink: Option<Card<'a>>,
     /// MTU to set, in bytes of the IP packet. Without one the device keeps what it has.
     pub mtu: Option<u16>,
+}
+
+/// A network card of this machine, by what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Card<'a> {
+    Name(&'a str),
+    Mac(MacAddr),
+}
+
+impl std::fmt::Display for Card<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Card::Name(name) => f.write_str(name),
+            Card::Mac(mac) => mac.fmt(f),
+        }
+    }
 }
 
 /// A TAP held open. Closing it removes what opening it made: see [`TapPort::open`].
@@ -41,8 +59,8 @@ impl TapPort {
     /// brings both up.
     ///
     /// When the port is dropped, what was made is removed: the TAP at once, the bridge once it
-    /// has no other port left. What was found stays; a found TAP leaves the bridge again if it
-    /// was joined here, and gets its MTU back. Ports take effect, and undo it, in the network
+    /// has no other port left. What was found stays; a found TAP or card leaves the bridge again
+    /// if it was joined here, and gets its MTU back. Ports take effect, and undo it, in the network
     /// namespace of the thread that opened them.
     ///
     /// # Errors
@@ -65,6 +83,9 @@ impl TapPort {
             Some(bridge) => Some(attachment.have_bridge(bridge)?),
             None => None,
         };
+        if let (Some(uplink), Some(bridge)) = (config.uplink, &bridge) {
+            attachment.join_uplink(uplink, bridge)?;
+        }
         let index = attachment.join(tap, found.as_ref(), config.mtu, bridge.as_ref())?;
         Ok(TapPort { iface, attachment, index })
     }
@@ -195,7 +216,7 @@ mod tests {
     fn a_bad_name_is_refused_before_any_device_is_touched() {
         let rows = [("", None), ("sixteen--letters", None), ("x0", Some("br%d"))];
         for (tap, bridge) in rows {
-            let result = TapPort::open(&TapConfig { tap, bridge, mtu: None });
+            let result = TapPort::open(&TapConfig { tap, bridge, uplink: None, mtu: None });
             assert!(matches!(result, Err(OpenError::BadName { .. })), "{tap:?} {bridge:?}");
         }
     }

@@ -4,16 +4,15 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::tokens;
-use crate::config::snapshot::Segment;
+use crate::config::snapshot::{Segment, Uplink};
 use crate::director::{Instant, SegmentId};
-use crate::port::{Batch, Port, Readiness, TapConfig, TapPort};
+use crate::port::{Batch, Card, Port, Readiness, TapConfig, TapPort};
 use crate::wire::Offload;
 
 /// The first pause before a port is opened again.
@@ -308,10 +307,7 @@ impl<P: Port> Link<P> {
 
 /// Whether a port opened for one of them serves the other.
 fn same_device(a: &Segment, b: &Segment) -> bool {
-    let device = |segment: &Segment| -> (Arc<str>, Option<Arc<str>>, Option<u16>) {
-        (Arc::clone(&segment.tap), segment.bridge.clone(), segment.mtu)
-    };
-    device(a) == device(b)
+    (&a.tap, &a.bridge, &a.uplink, a.mtu) == (&b.tap, &b.bridge, &b.uplink, b.mtu)
 }
 
 /// Opens TAPs.
@@ -322,14 +318,23 @@ impl Opener for Taps {
     type Port = TapPort;
 
     fn open(&mut self, segment: &Segment) -> Result<TapPort, OpenError> {
-        let config =
-            TapConfig { tap: &segment.tap, bridge: segment.bridge.as_deref(), mtu: segment.mtu };
+        let config = TapConfig {
+            tap: &segment.tap,
+            bridge: segment.bridge.as_deref(),
+            uplink: segment.uplink.as_ref().map(|uplink| match uplink {
+                Uplink::Name(name) => Card::Name(name),
+                Uplink::Mac(mac) => Card::Mac(*mac),
+            }),
+            mtu: segment.mtu,
+        };
         Ok(TapPort::open(&config)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use mio::Poll;
 
     use super::super::fake::Lan;

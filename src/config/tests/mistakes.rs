@@ -59,7 +59,15 @@ fn misplaced_keys_and_tables_are_named() {
         ),
         (
             &[(2, "role = \"vip\"\nuplink = \"eth0\"")],
-            &["3:1: `uplink` is not supported by this version"],
+            &["3:10: `uplink` in a segment without a bridge"],
+        ),
+        (
+            &[(2, "role = \"vip\"\nbridge = \"b\"\nuplink = \"52:54:00:00:00:xx\"")],
+            &["4:10: `uplink` is not a MAC address: \"52:54:00:00:00:xx\""],
+        ),
+        (
+            &[(2, "role = \"vip\"\nbridge = \"b\"\nuplink = \"a card with a long name\"")],
+            &["4:10: `uplink` is 23 bytes long: \"a card with a long name\""],
         ),
         (&[(2, "role = \"vip\"\nvlan = 7")], &["3:1: `vlan` is not supported by this version"]),
         (

@@ -35,6 +35,7 @@ pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Vec
         return Err(mistakes.report(mistake));
     }
     check_devices(sections, mistakes);
+    check_uplinks(sections, mistakes);
     check_addresses(sections, mistakes);
     let configured = check_macs(sections, mistakes);
     let router_name = document.router.name.clone();
@@ -63,6 +64,7 @@ fn build(section: &SegmentSection, router: &str, taken: &mut HashSet<MacAddr>) -
         role: section.role?.value,
         tap: section.tap.clone()?.value,
         bridge: section.bridge.clone()?.map(|at| at.value),
+        uplink: section.uplink.clone()?.map(|at| at.value),
         mac,
         mtu: section.mtu?.map(|at| at.value),
         addresses: section.addresses.items.iter().map(|at| at.value).collect(),
@@ -113,6 +115,28 @@ fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
                     .help(help);
                 mistakes.report(mistake);
             }
+        }
+    }
+}
+
+/// A card joins one bridge, and there is one to join.
+fn check_uplinks(sections: &[SegmentSection], mistakes: &mut Mistakes) {
+    let mut seen = Seen::new();
+    for section in sections {
+        let Ok(Some(uplink)) = &section.uplink else { continue };
+        if matches!(section.bridge, Ok(None)) {
+            let mistake = Mistake::new(uplink.span, "`uplink` in a segment without a bridge")
+                .expected("expected `bridge` beside it")
+                .help("add the bridge that the card and the TAP meet on: bridge = \"br-vip\"");
+            mistakes.report(mistake);
+        }
+        if let Some(first) = seen.note(uplink.value.clone(), uplink.span) {
+            let message = format!("card `{}` is in use already", uplink.value);
+            let mistake = Mistake::new(uplink.span, message)
+                .expected("expected a card that no other segment names")
+                .related(first, "first used here")
+                .help("a card joins one bridge: give each segment its own");
+            mistakes.report(mistake);
         }
     }
 }
