@@ -68,21 +68,6 @@ impl Guest {
         Ok(())
     }
 
-    /// A file of a package that programs load by themselves.
-    pub fn plugin(&mut self, packages: &Packages, package: &str, path: &str) -> Result<()> {
-        let content = read(&packages.unpacked(package)?.join(path))?;
-        self.archive.program(path, content);
-        Ok(())
-    }
-
-    pub fn link(&mut self, path: &str, target: &str) {
-        self.archive.link(path, target);
-    }
-
-    pub fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) {
-        self.archive.file(path, content);
-    }
-
     pub fn executable(&mut self, path: &str, content: impl Into<Vec<u8>>) {
         self.archive.program(path, content);
     }

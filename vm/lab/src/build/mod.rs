@@ -4,8 +4,10 @@
 //! Nothing here needs root, and the same input makes the same bytes.
 
 pub mod cpio;
+pub mod disk;
 pub mod elf;
 pub mod guest;
+pub mod image;
 pub mod modules;
 pub mod packages;
 
