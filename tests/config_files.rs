@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vipr::config::snapshot::{Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
-use vipr::director::scheduler::Scheduler;
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -30,6 +29,7 @@ fn every_file_has_a_test_here() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     let tested = [
+        "consistent-hash.toml",
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
@@ -49,6 +49,18 @@ fn minimal_is_ten_lines_of_defaults() {
     assert_eq!(services(&snapshot), [("192.0.2.10:80/tcp", 1)]);
     assert_eq!(snapshot.services[0].scheduler, SchedulerKind::Wlc);
     assert_eq!(&*snapshot.services[0].real_servers[0].segment, "lan");
+}
+
+#[test]
+fn consistent_hash_says_what_ipvsadm_would() {
+    let snapshot = read("consistent-hash.toml");
+    assert_eq!(services(&snapshot), [("cache", 3), ("login", 2)]);
+    let words = |at: usize| {
+        let service = &snapshot.services[at];
+        (service.scheduler, service.scheduler_options.words(service.scheduler).join(","))
+    };
+    assert_eq!(words(0), (SchedulerKind::Mh, "mh-fallback,mh-port,509 slots".to_owned()));
+    assert_eq!(words(1), (SchedulerKind::Sh, "sh-fallback".to_owned()));
 }
 
 #[test]
@@ -140,14 +152,5 @@ fn ipv6_mixes_families() {
         let families: Vec<_> =
             service.real_servers.iter().map(|server| server.address.is_ipv6()).collect();
         assert_eq!(families, [true, false]);
-    }
-}
-
-/// The configuration refuses exactly those schedulers that the director cannot make.
-#[test]
-fn a_scheduler_can_be_configured_if_it_is_built() {
-    for kind in SchedulerKind::ALL {
-        let configurable = vipr::config::SCHEDULERS_BUILT.contains(&kind);
-        assert_eq!(configurable, Scheduler::is_built(kind), "{}", kind.name());
     }
 }

@@ -137,6 +137,7 @@ fn service_row(service: &Service, real_servers_shown: usize) -> Vec<String> {
     if real_servers_shown == 0 || service.real_servers.is_empty() {
         remarks.push(counted(service.real_servers.len(), "real server"));
     }
+    remarks.extend(service.scheduler_options.words(service.scheduler));
     if let Some(persistence) = service.persistence {
         let timeout = format_duration(persistence.timeout);
         remarks.push(format!("persistent {timeout} per /{}", persistence.netmask));

@@ -211,6 +211,9 @@ fn columns(counts: [u64; 3]) -> String {
 /// `wrr persistent 300 name web`.
 fn flags(service: &ServiceReport) -> String {
     let mut flags = service.scheduler.name().to_owned();
+    if !service.scheduler_options.is_empty() {
+        flags += &format!(" ({})", service.scheduler_options.join(","));
+    }
     if let Some(seconds) = service.persistence {
         flags += &format!(" persistent {seconds}");
     }

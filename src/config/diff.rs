@@ -119,6 +119,11 @@ impl Changes {
     fn service(&mut self, before: &Service, after: &Service) {
         self.value("name", &before.name, &after.name);
         self.value("scheduler", &before.scheduler.name(), &after.scheduler.name());
+        let options = |service: &Service| {
+            let words = service.scheduler_options.words(service.scheduler);
+            (!words.is_empty()).then(|| words.join(", "))
+        };
+        self.option("scheduler_options", options(before).as_ref(), options(after).as_ref());
         let persistence = |service: &Service| {
             let persistence = service.persistence?;
             Some(format!("{}/{}", format_duration(persistence.timeout), persistence.netmask))

@@ -15,7 +15,8 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::{Mistake, Mistakes, Read, Span};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched, Uplink,
+    Announce, MH_TABLE_SIZES, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+    Uplink,
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
@@ -79,6 +80,7 @@ const SERVICE: Schema = Schema {
         "protocol",
         "ports",
         "scheduler",
+        "scheduler_options",
         "persistence",
         "one_packet",
         "on_removal",
@@ -89,6 +91,12 @@ const SERVICE: Schema = Schema {
 };
 const PERSISTENCE: Schema =
     Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[], is_root: false };
+const SCHEDULER_OPTIONS: Schema = Schema {
+    header: "scheduler_options",
+    keys: &["port", "fallback", "table_size", "expiration"],
+    reserved: &[],
+    is_root: false,
+};
 const REAL_SERVER: Schema = Schema {
     header: "[[service.real_server]]",
     keys: &[
@@ -106,8 +114,17 @@ const REAL_SERVER: Schema = Schema {
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
-pub(super) const SCHEMAS: [&Schema; 8] =
-    [&ROOT, &ROUTER, &ANNOUNCE, &TIMEOUTS, &SEGMENT, &SERVICE, &PERSISTENCE, &REAL_SERVER];
+pub(super) const SCHEMAS: [&Schema; 9] = [
+    &ROOT,
+    &ROUTER,
+    &ANNOUNCE,
+    &TIMEOUTS,
+    &SEGMENT,
+    &SERVICE,
+    &PERSISTENCE,
+    &SCHEDULER_OPTIONS,
+    &REAL_SERVER,
+];
 
 /// A document, every value read by itself.
 #[derive(Debug)]
@@ -156,7 +173,8 @@ pub(super) struct ServiceSection {
     pub vip: Read<At<IpAddr>>,
     pub protocol: Read<At<Protocol>>,
     pub ports: Read<At<Ports>>,
-    pub scheduler: Read<SchedulerKind>,
+    pub scheduler: Read<Option<At<SchedulerKind>>>,
+    pub scheduler_options: Read<Option<SchedulerOptionsSection>>,
     pub persistence: Read<Option<PersistenceSection>>,
     pub one_packet: Read<Option<At<bool>>>,
     pub on_removal: Read<OnRemoval>,
@@ -170,6 +188,15 @@ pub(super) struct ServiceSection {
 pub(super) struct PersistenceSection {
     pub timeout: Read<Duration>,
     pub netmask: Read<Option<At<u32>>>,
+}
+
+/// `scheduler_options = { … }`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SchedulerOptionsSection {
+    pub port: Read<Option<At<bool>>>,
+    pub fallback: Read<Option<At<bool>>>,
+    pub table_size: Read<Option<At<u32>>>,
+    pub expiration: Read<Option<At<Duration>>>,
 }
 
 /// `[[service.real_server]]`.
@@ -375,12 +402,8 @@ impl ServiceSection {
                 Some(value) => ports::ports(value, mistakes),
                 None => Err(section.missing("ports", "ports = 80", mistakes)),
             },
-            scheduler: section.defaulted(
-                "scheduler",
-                SchedulerKind::Wlc,
-                mistakes,
-                values::scheduler,
-            ),
+            scheduler: section.optional("scheduler", mistakes, values::scheduler),
+            scheduler_options: read_scheduler_options(section, mistakes),
             persistence: read_persistence(section, mistakes),
             one_packet: section.optional("one_packet", mistakes, |value| value.boolean()),
             on_removal: section.defaulted(
@@ -429,6 +452,42 @@ fn read_persistence(
             Ok(timeout)
         }),
         netmask: section.optional("netmask", mistakes, |value| value.number(1..=128)),
+    }))
+}
+
+fn read_scheduler_options(
+    service: &Section<'_>,
+    mistakes: &mut Mistakes,
+) -> Read<Option<SchedulerOptionsSection>> {
+    let Some(value) = service.table.get("scheduler_options") else { return Ok(None) };
+    if !value.get_ref().is_table() {
+        let (key, span) = ("scheduler_options", value.span().into());
+        let value = Value { key, value: value.get_ref(), span };
+        let example = "{ fallback = true }";
+        return Err(mistakes.report(
+            value
+                .wrong_kind(&format!("expected a table, as in {example}"))
+                .help("sh has port and fallback; mh also table_size; lblc and lblcr expiration"),
+        ));
+    }
+    let section = Section::open(value, &SCHEDULER_OPTIONS, None, mistakes)?;
+    let table_size = |value: Value<'_>| {
+        let size = value.number(0..=u32::MAX)?;
+        if MH_TABLE_SIZES.contains(&size) {
+            return Ok(size);
+        }
+        let sizes = MH_TABLE_SIZES.map(|size| size.to_string()).join(", ");
+        Err(value
+            .mistake(format_args!("cannot be {size}"))
+            .expected(format!("expected one of: {sizes}"))
+            .help("a hundred slots for each real server spread clients within a few per cent"))
+    };
+    Ok(Some(SchedulerOptionsSection {
+        port: section.optional("port", mistakes, |value| value.boolean()),
+        fallback: section.optional("fallback", mistakes, |value| value.boolean()),
+        table_size: section.optional("table_size", mistakes, table_size),
+        expiration: section
+            .optional("expiration", mistakes, |value| values::duration(value, false)),
     }))
 }
 

@@ -33,8 +33,8 @@ pub use document::{
 pub use durations::{format_duration, parse_duration};
 pub use ports::PORT_RANGES_MAX;
 pub use snapshot::Snapshot;
-pub use validate::{REAL_SERVERS_MAX, SEGMENTS_MAX, SERVICES_MAX};
-pub use values::{DURATION_MAX, SCHEDULERS_BUILT};
+pub use validate::{MH_SLOTS_MAX, REAL_SERVERS_MAX, SEGMENTS_MAX, SERVICES_MAX};
+pub use values::DURATION_MAX;
 
 use diagnostics::Mistakes;
 use document::Document;

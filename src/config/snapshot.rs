@@ -265,6 +265,7 @@ pub struct Service {
     pub protocol: Protocol,
     pub ports: Ports,
     pub scheduler: SchedulerKind,
+    pub scheduler_options: SchedulerOptions,
     pub persistence: Option<Persistence>,
     /// UDP only: each datagram is scheduled by itself.
     pub one_packet: bool,
@@ -459,6 +460,65 @@ impl SchedulerKind {
             SchedulerKind::Lblc => "lblc",
             SchedulerKind::Lblcr => "lblcr",
         }
+    }
+}
+
+/// `scheduler_options = { … }`: each is for some schedulers only; the others have the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerOptions {
+    /// sh, mh: the client's port counts too (`sh-port`, `mh-port`).
+    pub port: bool,
+    /// sh, mh: another real server when the client's own cannot be chosen (`sh-fallback`,
+    /// `mh-fallback`).
+    pub fallback: bool,
+    /// mh: slots of the table, one of [`MH_TABLE_SIZES`].
+    pub table_size: u32,
+    /// lblc, lblcr: how long a destination is remembered that gets no connections, and lblcr:
+    /// after how long without a change a set loses its most loaded member.
+    pub expiration: Duration,
+}
+
+/// The table sizes of IPVS's Kconfig: the largest primes below powers of two.
+pub const MH_TABLE_SIZES: [u32; 10] =
+    [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
+
+impl Default for SchedulerOptions {
+    /// IPVS's.
+    fn default() -> SchedulerOptions {
+        SchedulerOptions {
+            port: false,
+            fallback: false,
+            table_size: 4093,
+            expiration: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl SchedulerOptions {
+    /// The options that a scheduler has.
+    pub const fn of(scheduler: SchedulerKind) -> &'static [&'static str] {
+        match scheduler {
+            SchedulerKind::Sh => &["port", "fallback"],
+            SchedulerKind::Mh => &["port", "fallback", "table_size"],
+            SchedulerKind::Lblc | SchedulerKind::Lblcr => &["expiration"],
+            _ => &[],
+        }
+    }
+
+    /// What differs from the default, in words: `mh-port`, `mh-fallback` as ipvsadm has it, `509
+    /// slots`, `expiration 1h`.
+    pub fn words(&self, scheduler: SchedulerKind) -> Vec<String> {
+        let (name, usual) = (scheduler.name(), SchedulerOptions::default());
+        let flags = [(self.fallback, "fallback"), (self.port, "port")];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
+        let mut words: Vec<String> = flags.map(|(_, flag)| format!("{name}-{flag}")).collect();
+        if self.table_size != usual.table_size {
+            words.push(format!("{} slots", self.table_size));
+        }
+        if self.expiration != usual.expiration {
+            words.push(format!("expiration {}", super::format_duration(self.expiration)));
+        }
+        words
     }
 }
 

@@ -29,20 +29,6 @@ pub(super) const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// No timeout or interval is longer than 31 days.
 pub const DURATION_MAX: Duration = Duration::from_secs(31 * 86_400);
 
-/// The schedulers that can be chosen today.
-pub const SCHEDULERS_BUILT: [SchedulerKind; 10] = [
-    SchedulerKind::Rr,
-    SchedulerKind::Wrr,
-    SchedulerKind::Lc,
-    SchedulerKind::Wlc,
-    SchedulerKind::Sed,
-    SchedulerKind::Nq,
-    SchedulerKind::Sh,
-    SchedulerKind::Dh,
-    SchedulerKind::Fo,
-    SchedulerKind::Ovf,
-];
-
 /// A name for people: any printable text.
 pub(super) fn name(value: Value<'_>) -> Result<Arc<str>, Mistake> {
     let text = value.string("expected a name in quotation marks")?;
@@ -319,17 +305,7 @@ pub(super) fn protocol(value: Value<'_>) -> Result<Protocol, Mistake> {
 
 /// `scheduler`.
 pub(super) fn scheduler(value: Value<'_>) -> Result<SchedulerKind, Mistake> {
-    let planned = SchedulerKind::ALL.iter().find(|kind| value.value.as_str() == Some(kind.name()));
-    if let Some(kind) = planned
-        && !SCHEDULERS_BUILT.contains(kind)
-    {
-        let names = SCHEDULERS_BUILT.map(SchedulerKind::name).join(", ");
-        return Err(value
-            .mistake(format_args!("{} is not supported by this version", kind.name()))
-            .expected(format!("expected one of: {names}"))
-            .help("choose another; without the key it is wlc"));
-    }
-    choice(value, &SCHEDULERS_BUILT.map(|kind| (kind.name(), kind)))
+    choice(value, &SchedulerKind::ALL.map(|kind| (kind.name(), kind)))
 }
 
 /// One of a few words.

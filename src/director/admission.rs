@@ -29,7 +29,7 @@ impl Director {
         arrival: &Arrival<'_>,
         key: FlowKey,
     ) -> Verdict {
-        let vip = IpAddr::V4(arrival.ip.destination);
+        let vip = arrival.ip.destination;
         if !self.services.vip(vip).is_some_and(|vip| vip.configured) {
             return Verdict::drop(DropReason::NotVip);
         }
@@ -58,9 +58,9 @@ impl Director {
     /// The real server for a new connection: the client's own under persistence, else the
     /// scheduler's choice.
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
-        let client = IpAddr::V4(arrival.ip.source);
-        let vip = IpAddr::V4(arrival.ip.destination);
-        let pick = PickKey { client, client_port: arrival.source_port, vip };
+        let client = arrival.ip.source;
+        let vip = arrival.ip.destination;
+        let pick = PickKey { now, client, client_port: arrival.source_port, vip };
         let service = self.services.services.get(id)?;
         let Some(persistence) = service.config.persistence else {
             let destination = self.services.schedule(id, &pick)?;

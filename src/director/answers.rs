@@ -7,7 +7,7 @@ use super::traffic::Arrival;
 use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::config::snapshot::{Protocol, Unmatched};
 use crate::wire::icmp::{self, IcmpError};
-use crate::wire::packet::Ipv4;
+use crate::wire::packet::Ip;
 use crate::wire::{Frame, checksum, tcp};
 
 impl Director {
@@ -42,7 +42,7 @@ impl Director {
         &mut self,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let Some(mac) = self.segments.get(ingress).map(|segment| segment.mac) else {
             return Verdict::drop(DropReason::SegmentGone);
@@ -60,14 +60,14 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
         mtu: u16,
     ) -> Verdict {
         let too_big = Verdict::drop(DropReason::TooBig);
         if !ip.dont_fragment {
             return too_big;
         }
-        let error = IcmpError::FragmentationNeeded { mtu };
+        let error = IcmpError::TooBig { mtu };
         self.answer_with_icmp(now, ingress, frame, ip, error, DropReason::TooBig)
     }
 
@@ -115,7 +115,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
         error: IcmpError,
         otherwise: DropReason,
     ) -> Verdict {

@@ -53,20 +53,35 @@ impl FlowKey {
         }
     }
 
+    /// The key of a flow of either family.
+    ///
+    /// # Panics
+    /// When the families differ, which validation and the wire both rule out.
+    #[inline]
+    pub fn new(
+        protocol: u8,
+        client: IpAddr,
+        client_port: u16,
+        vip: IpAddr,
+        virtual_port: u16,
+    ) -> FlowKey {
+        match (client, vip) {
+            (IpAddr::V4(client), IpAddr::V4(vip)) => {
+                FlowKey::v4(protocol, client, client_port, vip, virtual_port)
+            }
+            (IpAddr::V6(client), IpAddr::V6(vip)) => {
+                FlowKey::v6(protocol, client, client_port, vip, virtual_port)
+            }
+            _ => unreachable!("client and VIP of one packet are of one family"),
+        }
+    }
+
     /// The key of a persistence template: the masked client, no client port.
     ///
     /// # Panics
     /// When the families differ, which validation and the wire both rule out.
     pub fn template(protocol: u8, client: IpAddr, vip: IpAddr, virtual_port: u16) -> FlowKey {
-        let mut key = match (client, vip) {
-            (IpAddr::V4(client), IpAddr::V4(vip)) => {
-                FlowKey::v4(protocol, client, 0, vip, virtual_port)
-            }
-            (IpAddr::V6(client), IpAddr::V6(vip)) => {
-                FlowKey::v6(protocol, client, 0, vip, virtual_port)
-            }
-            _ => unreachable!("client and VIP of one packet are of one family"),
-        };
+        let mut key = FlowKey::new(protocol, client, 0, vip, virtual_port);
         key.meta |= KIND_TEMPLATE;
         key
     }

@@ -2,14 +2,14 @@
 //!
 //! Bounded and timed. Fragments that come before their first one are not kept.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::DestinationId;
 use super::instant::Instant;
 use super::keyed::{HashKey, KeyedMap};
-use crate::wire::packet::Ipv4;
+use crate::wire::packet::Ip;
 
 /// Packets whose fragments are followed at a time; the oldest gives way.
 pub(super) const FRAGMENTED_PACKETS_MAX: usize = 4096;
@@ -17,21 +17,22 @@ pub(super) const FRAGMENTED_PACKETS_MAX: usize = 4096;
 /// How long later fragments are waited for (Linux's `ipfrag_time`).
 const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What makes fragments parts of one packet (RFC 791, 3.2).
+/// What makes fragments parts of one packet (RFC 791, 3.2; RFC 8200, 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct FragmentKey {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    identification: u16,
+    source: IpAddr,
+    destination: IpAddr,
+    /// Of IPv4 alone: in IPv6 only the first fragment need tell it.
+    protocol: Option<u8>,
+    identification: u32,
 }
 
 impl FragmentKey {
-    fn of(packet: &Ipv4) -> FragmentKey {
+    fn of(packet: &Ip) -> FragmentKey {
         FragmentKey {
             source: packet.source,
             destination: packet.destination,
-            protocol: packet.protocol,
+            protocol: (!packet.is_ipv6()).then_some(packet.protocol),
             identification: packet.identification,
         }
     }
@@ -52,7 +53,7 @@ impl FragmentTable {
     }
 
     /// Notes where a first fragment goes.
-    pub fn insert(&mut self, now: Instant, packet: &Ipv4, destination: DestinationId) {
+    pub fn insert(&mut self, now: Instant, packet: &Ip, destination: DestinationId) {
         while let Some(&(key, deadline)) = self.by_age.front()
             && (deadline <= now || self.by_age.len() >= FRAGMENTED_PACKETS_MAX)
         {
@@ -68,7 +69,7 @@ impl FragmentTable {
     }
 
     /// Where the first fragment of this later one's packet went.
-    pub fn find(&self, now: Instant, packet: &Ipv4) -> Option<DestinationId> {
+    pub fn find(&self, now: Instant, packet: &Ip) -> Option<DestinationId> {
         let &(destination, deadline) = self.packets.get(&FragmentKey::of(packet))?;
         (now < deadline).then_some(destination)
     }
@@ -80,17 +81,19 @@ mod tests {
     use crate::director::arena::Arena;
     use crate::wire::packet::Transport;
 
-    fn fragment(identification: u16) -> Ipv4 {
-        Ipv4 {
-            source: Ipv4Addr::new(198, 51, 100, 7),
-            destination: Ipv4Addr::new(192, 0, 2, 10),
+    fn fragment(identification: u32) -> Ip {
+        Ip {
+            source: IpAddr::from([198, 51, 100, 7]),
+            destination: IpAddr::from([192, 0, 2, 10]),
             protocol: 17,
+            network_start: 14,
+            header_len: 20,
+            total_len: 100,
             identification,
             dont_fragment: false,
             more_fragments: false,
             fragment_offset: 1480,
-            header_len: 20,
-            total_len: 100,
+            hop_limit: 64,
             transport: Transport::LaterFragment,
         }
     }
@@ -117,7 +120,7 @@ mod tests {
         let mut arena = Arena::default();
         let destination = arena.insert(()).cast();
         let mut table = FragmentTable::new(HashKey(1, 2));
-        for identification in 0..=FRAGMENTED_PACKETS_MAX as u16 {
+        for identification in 0..=FRAGMENTED_PACKETS_MAX as u32 {
             table.insert(Instant::ZERO, &fragment(identification), destination);
         }
         assert_eq!(table.packets.len(), FRAGMENTED_PACKETS_MAX);

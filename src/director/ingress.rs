@@ -46,9 +46,8 @@ impl Director {
             Err(malformed) => return Verdict::drop(malformed.into()),
         };
         match &packet.body {
-            Body::Ipv4(ip) => self.judge_ipv4(now, ingress, frame, source, ip),
+            Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip),
             Body::Arp(arp) => self.judge_arp(now, ingress, &packet, arp),
-            Body::Ipv6 => Verdict::drop(DropReason::Ipv6Unsupported),
             Body::Vlan => Verdict::drop(DropReason::VlanTag),
             Body::Other(_) => Verdict::drop(DropReason::EtherTypeUnsupported),
         }

@@ -36,16 +36,16 @@ impl Step {
 }
 
 impl Director {
-    /// The service that is configured so, entered if need be; `None` if its scheduler is not
-    /// built, which validation does not let through.
-    pub(super) fn enter_service(&mut self, config: &Arc<snapshot::Service>) -> Option<ServiceId> {
+    /// The service that is configured so, entered if need be.
+    pub(super) fn enter_service(&mut self, config: &Arc<snapshot::Service>) -> ServiceId {
         let key = (config.vip, config.protocol, config.ports.clone());
         if let Some(&id) = self.services.by_key.get(&key) {
-            return Some(id);
+            return id;
         }
-        let id = self.services.services.insert(Service::new(config)?);
+        let seed = self.services.seed_of(&key);
+        let id = self.services.services.insert(Service::new(config, seed));
         self.services.by_key.insert(key, id);
-        Some(id)
+        id
     }
 
     /// Brings a service up to its configuration; whether it was not configured before.
@@ -55,13 +55,12 @@ impl Director {
         config: &Arc<snapshot::Service>,
         step: &mut Step,
     ) -> bool {
+        let seed = self.services.seed_of(&(config.vip, config.protocol, config.ports.clone()));
         let Some(service) = self.services.services.get_mut(id) else { return false };
         let came = !core::mem::replace(&mut service.configured, true);
         let before = core::mem::replace(&mut service.config, Arc::clone(config));
-        if service.scheduler.kind() != config.scheduler
-            && let Some(scheduler) = Scheduler::new(config.scheduler)
-        {
-            service.scheduler = scheduler;
+        if !Scheduler::suits(&before, config) {
+            service.scheduler = Scheduler::new(config, seed);
         }
         self.update_real_servers(id, &before.real_servers, &config.real_servers, step);
         came
@@ -172,6 +171,7 @@ impl Director {
             neighbor,
             configured_weight: config.weight,
             weight_override: None,
+            last_weight: config.weight,
             upper_threshold: config.upper_threshold,
             lower_threshold: config.lower_threshold,
             mac: config.mac,
@@ -250,11 +250,11 @@ impl Director {
 }
 
 impl Service {
-    /// A service without real servers, not yet in force; `None` if its scheduler is not built.
-    fn new(config: &Arc<snapshot::Service>) -> Option<Service> {
-        Some(Service {
+    /// A service without real servers, not yet in force.
+    fn new(config: &Arc<snapshot::Service>, seed: u64) -> Service {
+        Service {
             config: Arc::clone(config),
-            scheduler: Scheduler::new(config.scheduler)?,
+            scheduler: Scheduler::new(config, seed),
             configured: false,
             destinations: Vec::new(),
             candidates: Vec::new(),
@@ -262,7 +262,7 @@ impl Service {
             draining: Vec::new(),
             traffic: Default::default(),
             rates: Default::default(),
-        })
+        }
     }
 }
 

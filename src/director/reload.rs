@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::reconcile::Step;
 use super::services::ServiceId;
-use super::{Director, Instant, SegmentId};
+use super::{DestinationId, Director, Instant, SegmentId};
 use crate::config::{Snapshot, snapshot};
 use crate::wire::MacAddr;
 
@@ -42,6 +42,8 @@ pub(super) struct Transition {
     position: usize,
     /// Whether one of them is new.
     came: bool,
+    /// Services whose schedulers have something to build.
+    building: Vec<ServiceId>,
     /// Whether all VIPs are to be gone through, whatever becomes of the services.
     announce: bool,
 }
@@ -89,6 +91,7 @@ impl Director {
             order: Vec::with_capacity(next.services.len()),
             position: 0,
             came: false,
+            building: Vec::new(),
             announce: segments_differ || before.announce != next.announce,
             next,
         });
@@ -133,6 +136,10 @@ impl Director {
         transition: &mut Transition,
         step: &mut Step,
     ) -> bool {
+        if let Some(&id) = transition.building.last() {
+            self.build(id, transition, step);
+            return true;
+        }
         match &mut transition.stage {
             Stage::Update => match next.services.get(transition.position) {
                 Some(config) => {
@@ -169,10 +176,36 @@ impl Director {
             return;
         }
         step.work += CHANGED_SERVICE;
-        // Validation lets no scheduler through that is not built.
-        let Some(id) = self.enter_service(config) else { return };
+        let id = self.enter_service(config);
         transition.came |= self.update_service(id, config, step);
         transition.order.push(id);
+        transition.building.push(id);
+    }
+
+    /// Lets a service's scheduler build on, as long as a step may take.
+    fn build(&mut self, id: ServiceId, transition: &mut Transition, step: &mut Step) {
+        let mut budget = self.reload_step.saturating_sub(step.cost()).max(1);
+        let before = budget;
+        if !self.services.build(id, &mut budget) {
+            transition.building.pop();
+        }
+        step.work += before - budget;
+    }
+
+    /// Sets a weight by hand. What a scheduler has to build for that is left to
+    /// [`Self::continue_apply`].
+    pub(super) fn set_override(&mut self, id: DestinationId, weight: Option<u32>) {
+        let Some(service) = self.services.set_override(id, weight) else { return };
+        let finished = || Transition {
+            next: Arc::clone(&self.snapshot),
+            stage: Stage::Retire(Vec::new()),
+            order: Vec::new(),
+            position: 0,
+            came: false,
+            building: Vec::new(),
+            announce: false,
+        };
+        self.transition.get_or_insert_with(finished).building.push(service);
     }
 
     /// Makes the services of the transition those that there are; the ones that went.

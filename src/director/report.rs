@@ -44,6 +44,12 @@ pub struct ServiceReport {
     /// As the configuration writes it: `80`, `80,443`, `8000-8099`, `any`.
     pub ports: String,
     pub scheduler: SchedulerKind,
+    /// What of its options is not as usual: `mh-port`, `mh-fallback`, `509 slots`.
+    #[serde(default)]
+    pub scheduler_options: Vec<String>,
+    /// How often a table of the scheduler's own had no room (lblc, lblcr).
+    #[serde(default)]
+    pub scheduler_refused: u64,
     /// Seconds, if clients are persistent.
     pub persistence: Option<u64>,
     /// Whether any real server can take a connection.

@@ -1,6 +1,6 @@
 //! The segments the director has a port on, at run time.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -55,14 +55,14 @@ impl Segment {
     }
 
     /// Whether an address is the director's own here, or stands for all stations here: that of
-    /// the network or its broadcast address (RFC 1122, 3.2.1.3).
-    pub fn has_or_is_all_of(&self, address: Ipv4Addr) -> bool {
-        self.addresses.iter().any(|own| match own {
-            IpNet::V4(own) => {
+    /// the network or its broadcast address (RFC 1122, 3.2.1.3), of which IPv6 has neither.
+    pub fn has_or_is_all_of(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| match (own, address) {
+            (IpNet::V4(own), IpAddr::V4(address)) => {
                 let for_all = [own.network(), own.broadcast()];
                 own.addr() == address || own.prefix_len() < 31 && for_all.contains(&address)
             }
-            IpNet::V6(_) => false,
+            (own, address) => own.addr() == address,
         })
     }
 

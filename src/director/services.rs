@@ -3,6 +3,7 @@
 //! Keeps three things in step: what a real server's connections count, whether it may be given
 //! more, and what its service's scheduler sees of it.
 
+use core::hash::BuildHasher;
 use core::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::instant::Instant;
 use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
 use super::rates::RateEstimator;
-use super::scheduler::{Candidate, PickKey, Scheduler};
+use super::scheduler::{Candidate, Member, PickKey, Scheduler};
 use crate::config::snapshot::{self, Ports, Protocol, RealServer};
 use crate::wire::MacAddr;
 
@@ -57,6 +58,8 @@ pub struct Destination {
     pub(super) configured_weight: u32,
     /// A weight set by hand, which goes before the configured one.
     pub(super) weight_override: Option<u32>,
+    /// The weight in force; while that is 0, the last one that was not.
+    pub(super) last_weight: u32,
     pub(super) upper_threshold: u32,
     pub(super) lower_threshold: u32,
     /// Its MAC, and its other cards', where they are configured.
@@ -123,6 +126,11 @@ impl Services {
             by_port: hash_key.map(),
             hash_key,
         }
+    }
+
+    /// Where the random numbers of a service's scheduler begin.
+    pub fn seed_of(&self, key: &ServiceKey) -> u64 {
+        self.hash_key.hash_one(key)
     }
 
     /// The service that new traffic to this address and port belongs to.
@@ -216,16 +224,28 @@ impl Services {
         self.change(id, |destination| destination.reachable = reachable);
     }
 
-    /// Sets a weight by hand, or goes back to the configured one.
-    pub fn set_override(&mut self, id: DestinationId, weight: Option<u32>) {
+    /// Sets a weight by hand, or goes back to the configured one. The service, if its scheduler
+    /// has something to build now.
+    #[must_use]
+    pub fn set_override(&mut self, id: DestinationId, weight: Option<u32>) -> Option<ServiceId> {
         self.change(id, |destination| {
             let configured = destination.configured_weight;
             destination.weight_override = weight.filter(|weight| *weight != configured);
+            destination.note_weight();
         });
-        let service = self.destinations.get(id).map(|destination| destination.service);
-        if let Some(service) = service.and_then(|id| self.services.get_mut(id)) {
-            service.scheduler.candidates_changed(&service.candidates);
-        }
+        let id = self.destinations.get(id)?.service;
+        let service = self.services.get_mut(id)?;
+        let members = members(&self.destinations, &service.destinations);
+        service.scheduler.candidates_changed(&service.candidates, &members);
+        service.scheduler.is_building().then_some(id)
+    }
+
+    /// Lets a service's scheduler build on; whether there is more to build.
+    pub fn build(&mut self, id: ServiceId, budget: &mut usize) -> bool {
+        self.services.get_mut(id).is_some_and(|service| {
+            service.scheduler.build(budget);
+            service.scheduler.is_building()
+        })
     }
 
     /// The real server that a person means: the service by name or `VIP:port/protocol`, the real
@@ -355,6 +375,7 @@ impl Services {
     }
 
     /// Makes what a service's scheduler sees anew from its real servers, from this position on.
+    /// To be followed by [`Self::build`].
     pub fn rebuild_candidates(&mut self, id: ServiceId, from: usize) {
         let Some(service) = self.services.get_mut(id) else { return };
         service.candidates.truncate(from);
@@ -366,7 +387,8 @@ impl Services {
         }
         let eligible = service.candidates.iter().filter(|candidate| candidate.is_eligible());
         service.eligible = eligible.count() as u32;
-        service.scheduler.candidates_changed(&service.candidates);
+        let members = members(&self.destinations, &service.destinations);
+        service.scheduler.candidates_changed(&service.candidates, &members);
     }
 
     /// Changes a real server and keeps its service's view of it, and its overload, in step.
@@ -385,9 +407,18 @@ impl Services {
             service.eligible -= u32::from(candidate.is_eligible());
             *candidate = destination.candidate();
             service.eligible += u32::from(candidate.is_eligible());
+            service.scheduler.candidate_changed(position as usize, &service.candidates);
         }
         crossed
     }
+}
+
+/// What a scheduler knows its candidates by.
+fn members(all: &Arena<Destination>, of_service: &[DestinationId]) -> Vec<Member> {
+    let found = of_service.iter().filter_map(|&id| Some((id, all.get(id)?)));
+    found
+        .map(|(id, found)| Member { id, address: found.address, last_weight: found.last_weight })
+        .collect()
 }
 
 /// `there is web, dns`: the first few of what could have been meant.
@@ -440,10 +471,21 @@ impl Destination {
             self.weight_override = None;
         }
         self.configured_weight = config.weight;
+        if self.position.is_none() {
+            // It starts anew.
+            self.last_weight = config.weight;
+        }
+        self.note_weight();
         self.upper_threshold = config.upper_threshold;
         self.lower_threshold = config.lower_threshold;
         // One that drained has a say about its neighbor again.
         differs || self.position.is_none()
+    }
+
+    fn note_weight(&mut self) {
+        if self.weight() > 0 {
+            self.last_weight = self.weight();
+        }
     }
 
     fn count(&mut self, active: bool) -> &mut u32 {

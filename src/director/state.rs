@@ -338,13 +338,13 @@ impl Import<'_> {
             .copied();
         self.real_servers.push(found);
         let Some(WeightOverride { weight, configured }) = weight_override else { return };
-        let services = &mut self.director.services;
+        let services = &self.director.services;
         let still_over = found
             .and_then(|id| services.destinations.get(id))
             .is_some_and(|found| found.configured_weight == configured);
         match found {
             Some(id) if still_over && weight <= WEIGHT_MAX => {
-                services.set_override(id, Some(weight));
+                self.director.set_override(id, Some(weight));
                 self.imported.overrides += 1;
             }
             _ => self.imported.dropped.overrides += 1,

@@ -48,7 +48,7 @@ impl Director {
         let (name, before) = (found.name.clone(), found.weight());
         let service = self.service_name(found.service).cloned().unwrap_or_else(|| "?".into());
         let (configured, connections) = (found.configured_weight, found.connections());
-        self.services.set_override(id, weight);
+        self.set_override(id, weight);
         let after = weight.unwrap_or(configured);
         let by = if after == configured { "as configured" } else { "set by hand" };
         Ok(format!(
@@ -100,6 +100,8 @@ impl Director {
             protocol: service.config.protocol,
             ports: service.config.ports.to_string(),
             scheduler: service.scheduler.kind(),
+            scheduler_options: service.config.scheduler_options.words(service.config.scheduler),
+            scheduler_refused: service.scheduler.refused(),
             persistence: service
                 .config
                 .persistence

@@ -1,6 +1,6 @@
-//! IPv4 that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
+//! IP that is addressed to the director's MAC: connections to VIPs, and what surrounds them.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::connections::{ConnectionId, ConnectionState, TcpEvent};
@@ -8,8 +8,8 @@ use super::flow::FlowKey;
 use super::neighbors::Hop;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
-use crate::wire::icmp::{self, is_single_host};
-use crate::wire::packet::{Ipv4, TcpFlags, Transport, quoted_flow};
+use crate::wire::icmp::{Meaning, is_single_host};
+use crate::wire::packet::{Ip, TcpFlags, Transport, quoted_flow};
 use crate::wire::{Frame, MacAddr};
 
 /// A person is told of a loop through the same real server at most this often.
@@ -20,7 +20,7 @@ const LOOP_TELL_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Arrival<'a> {
     pub ingress: SegmentId,
     pub source_mac: MacAddr,
-    pub ip: &'a Ipv4,
+    pub ip: &'a Ip,
     pub protocol: Protocol,
     pub source_port: u16,
     pub destination_port: u16,
@@ -30,8 +30,8 @@ pub(super) struct Arrival<'a> {
 
 impl Arrival<'_> {
     fn key(&self) -> FlowKey {
-        let Ipv4 { source, destination, protocol, .. } = *self.ip;
-        FlowKey::v4(protocol, source, self.source_port, destination, self.destination_port)
+        let Ip { source, destination, protocol, .. } = *self.ip;
+        FlowKey::new(protocol, source, self.source_port, destination, self.destination_port)
     }
 
     /// Whether it is a TCP segment that may open a connection: a SYN that is no RST.
@@ -42,13 +42,13 @@ impl Arrival<'_> {
 
 impl Director {
     #[inline]
-    pub(super) fn judge_ipv4(
+    pub(super) fn judge_ip(
         &mut self,
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
             return self.judge_on_backend(now, ingress, source_mac, ip);
@@ -90,9 +90,9 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
-        if self.services.vip(ip.destination.into()).is_none() {
+        if self.services.vip(ip.destination).is_none() {
             return Verdict::drop(DropReason::NotVip);
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
@@ -191,9 +191,9 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Option<Verdict> {
-        let looping = self.real_server_at(now, mac, Some(ip.source.into()))?;
+        let looping = self.real_server_at(now, mac, Some(ip.source))?;
         let verdict = Verdict::drop(DropReason::Loop);
         Some(self.name_loop(now, ingress, mac, ip, looping, verdict))
     }
@@ -204,7 +204,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
         looping: DestinationId,
         verdict: Verdict,
     ) -> Verdict {
@@ -216,7 +216,7 @@ impl Director {
                 real_server: destination.name.clone(),
                 segment: self.segments.name(ingress).cloned().unwrap_or_else(|| "?".into()),
                 mac,
-                vip: ip.destination.into(),
+                vip: ip.destination,
             });
         }
         verdict.with_real_server(looping, destination.service)
@@ -229,7 +229,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
         id: DestinationId,
     ) -> Verdict {
         let Some(destination) = self.services.destinations.get(id) else {
@@ -243,7 +243,7 @@ impl Director {
         };
         let mac = segment.mac;
         let mtu = segment.mtu();
-        if ip.total_len > mtu && frame.offload.segment_size == 0 {
+        if ip.total_len > u32::from(mtu) && frame.offload.segment_size == 0 {
             return about(self.answer_too_big(now, ingress, frame, ip, mtu));
         }
         let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
@@ -271,7 +271,7 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let Some(destination) = self.fragments.find(now, ip) else {
             return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
@@ -283,8 +283,8 @@ impl Director {
     }
 
     /// Drops what is not balanced, by whether it was for a VIP at all.
-    fn judge_other_protocol(&self, ip: &Ipv4, reason: DropReason) -> Verdict {
-        let is_vip = self.services.vip(ip.destination.into()).is_some();
+    fn judge_other_protocol(&self, ip: &Ip, reason: DropReason) -> Verdict {
+        let is_vip = self.services.vip(ip.destination).is_some();
         Verdict::drop(if is_vip { reason } else { DropReason::NotVip })
     }
 
@@ -294,10 +294,10 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
-        ip: &Ipv4,
+        ip: &Ip,
         kind: u8,
     ) -> Verdict {
-        let vip = IpAddr::V4(ip.destination);
+        let vip = ip.destination;
         if self.services.vip(vip).is_none() {
             return Verdict::drop(DropReason::NotVip);
         }
@@ -307,16 +307,13 @@ impl Director {
         if let Some(verdict) = self.judge_loop(now, ingress, source_mac, ip) {
             return verdict;
         }
-        match kind {
-            icmp::ECHO_REQUEST if !self.services.is_vip_up(vip) => {
+        match Meaning::of(ip.is_ipv6(), kind) {
+            Meaning::EchoRequest if !self.services.is_vip_up(vip) => {
                 Verdict::drop(DropReason::VipDown)
             }
-            icmp::ECHO_REQUEST => self.answer_echo(ingress, frame, ip),
-            icmp::DESTINATION_UNREACHABLE
-            | icmp::SOURCE_QUENCH
-            | icmp::TIME_EXCEEDED
-            | icmp::PARAMETER_PROBLEM => self.relay_icmp_error(now, ingress, frame, ip),
-            _ => Verdict::drop(DropReason::IcmpUnsupported),
+            Meaning::EchoRequest => self.answer_echo(ingress, frame, ip),
+            Meaning::Error => self.relay_icmp_error(now, ingress, frame, ip),
+            Meaning::Neighbor | Meaning::Other => Verdict::drop(DropReason::IcmpUnsupported),
         }
     }
 
@@ -326,7 +323,7 @@ impl Director {
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
-        ip: &Ipv4,
+        ip: &Ip,
     ) -> Verdict {
         let unrelated = Verdict::drop(DropReason::IcmpUnrelated);
         let Some(quoted) = quoted_flow(frame.bytes, ip) else { return unrelated };
@@ -334,7 +331,7 @@ impl Director {
         if quoted.source != ip.destination {
             return unrelated;
         }
-        let key = FlowKey::v4(
+        let key = FlowKey::new(
             quoted.protocol,
             quoted.destination,
             quoted.destination_port,
@@ -352,9 +349,9 @@ impl Director {
     }
 
     /// Whether a single other host can have a source address.
-    pub(super) fn is_possible_client(&self, source: Ipv4Addr) -> bool {
+    pub(super) fn is_possible_client(&self, source: IpAddr) -> bool {
         let own = || {
-            self.services.vip(source.into()).is_some()
+            self.services.vip(source).is_some()
                 || self.segments.iter().any(|(_, segment)| segment.has_or_is_all_of(source))
         };
         is_single_host(source) && !own()

@@ -108,8 +108,6 @@ drop_reasons! {
     EtherTypeUnsupported = "ether_type_unsupported",
     /// A VLAN tag on an untagged segment.
     VlanTag = "vlan_tag",
-    /// IPv6, which is not routed yet.
-    Ipv6Unsupported = "ipv6_unsupported",
     /// An ARP packet cut short, or not for IPv4 over Ethernet, or with an impossible sender.
     ArpMalformed = "arp_malformed",
     /// ARP about addresses that are none of the director's business.
@@ -118,6 +116,13 @@ drop_reasons! {
     Ipv4Header = "ipv4_header",
     /// A wrong IPv4 header checksum.
     Ipv4Checksum = "ipv4_checksum",
+    /// An IPv6 header that does not fit the frame.
+    Ipv6Header = "ipv6_header",
+    /// An IPv6 extension header cut short, out of place, with hops still to go, or of a fragment
+    /// that cannot be one.
+    Ipv6Extension = "ipv6_extension",
+    /// More IPv6 extension headers than are read.
+    Ipv6ExtensionsTooMany = "ipv6_extensions_too_many",
     /// A transport header cut short or lying about its length.
     TransportHeader = "transport_header",
     /// A wrong transport checksum in a packet that was to be answered.
@@ -173,6 +178,9 @@ impl From<Malformed> for DropReason {
             Malformed::Arp => DropReason::ArpMalformed,
             Malformed::Ipv4Header => DropReason::Ipv4Header,
             Malformed::Ipv4Checksum => DropReason::Ipv4Checksum,
+            Malformed::Ipv6Header => DropReason::Ipv6Header,
+            Malformed::Ipv6Extension => DropReason::Ipv6Extension,
+            Malformed::Ipv6ExtensionsTooMany => DropReason::Ipv6ExtensionsTooMany,
             Malformed::Transport => DropReason::TransportHeader,
         }
     }

@@ -27,6 +27,8 @@ use crate::shell::protocol::{ReloadOutcome, Reply, Request, ShellCommand};
 
 /// How often a source is looked at that does not say when it changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// By then the router has done what it does at its start.
+const WEIGH_AFTER: Duration = Duration::from_secs(3);
 /// How long the router may take to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the router may take to answer.
@@ -51,6 +53,8 @@ struct Machine {
     text: String,
     control_socket: PathBuf,
     look_at: Option<Instant>,
+    /// When to say what all this takes.
+    weigh_at: Option<Instant>,
 }
 
 /// Sets the machine up and runs it until it is told to power off.
@@ -101,6 +105,7 @@ impl Machine {
             text: String::new(),
             control_socket: "/run/vipr.sock".into(),
             look_at: None,
+            weigh_at: log::log_enabled!(log::Level::Debug).then(|| Instant::now() + WEIGH_AFTER),
             poll,
         })
     }
@@ -135,7 +140,8 @@ impl Machine {
         // What arrived before it was waited for makes no event on a port.
         self.handle_config_port();
         loop {
-            let due = [self.router.start_at(), self.look_at].into_iter().flatten().min();
+            let due = [self.router.start_at(), self.look_at, self.weigh_at];
+            let due = due.into_iter().flatten().min();
             let timeout = due.map(|at| at.saturating_duration_since(Instant::now()));
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
@@ -168,6 +174,12 @@ impl Machine {
     fn handle_timeout(&mut self, now: Instant) {
         if self.router.start_at().is_some_and(|at| at <= now) {
             self.router.start();
+        }
+        if self.weigh_at.is_some_and(|at| at <= now) {
+            self.weigh_at = None;
+            let own = resident_kb("self");
+            let router = self.router.pid().map_or(0, |pid| resident_kb(&pid.to_string()));
+            log::debug!("init: memory: router {router} kB, init {own} kB resident");
         }
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = Some(now + LOOK_INTERVAL);
@@ -318,6 +330,14 @@ impl Machine {
         log::warn!("router: still there after {} s", STOP_PATIENCE.as_secs());
         Ok(())
     }
+}
+
+/// What a process has in memory. `VmRSS` is kept too coarsely to tell of processes this small.
+fn resident_kb(process: &str) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"));
+    let rollup = rollup.unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }
 
 fn refused(diagnostics: String) -> Reply {

@@ -45,6 +45,14 @@ impl Router {
         matches!(self.state, State::Running { .. })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Option<Pid> {
+        match self.state {
+            State::Running { pid, .. } => Some(pid),
+            State::Waiting | State::Pausing { .. } => None,
+        }
+    }
+
     /// When [`Self::start`] is due.
     pub fn start_at(&self) -> Option<Instant> {
         match self.state {

@@ -1,28 +1,30 @@
 //! The Internet checksum (RFC 1071).
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use etherparse::IpNumber;
 use etherparse::checksum::Sum16BitWords;
 
-use super::packet::{Ipv4, Transport};
+use super::packet::{Ip, Transport};
 
 /// A checksum did not match the bytes it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("wrong checksum")]
 pub struct BadChecksum;
 
-/// Verifies the TCP or UDP checksum over pseudo-header and payload; a UDP checksum of 0 is none.
-/// Other protocols have none to verify here. `frame` is the one `packet` was read from.
+/// Verifies the TCP or UDP checksum over pseudo-header and payload; a UDP checksum of 0 is none
+/// in IPv4 and wrong in IPv6 (RFC 8200, 8.1). Other protocols have none to verify here. `frame` is
+/// the one `packet` was read from.
 ///
 /// # Errors
 /// [`BadChecksum`] when it does not match, or cannot because the packet is a fragment.
-pub fn verify_transport(frame: &[u8], packet: &Ipv4) -> Result<(), BadChecksum> {
+pub fn verify_transport(frame: &[u8], packet: &Ip) -> Result<(), BadChecksum> {
     let payload = whole_payload(frame, packet)?;
     let covered = match packet.transport {
         Transport::Tcp { .. } => payload,
         // The checksum covers the datagram by its own length (RFC 768); IP may carry more.
         Transport::Udp { .. } => match payload {
+            [_, _, _, _, _, _, 0, 0, ..] if packet.is_ipv6() => return Err(BadChecksum),
             [_, _, _, _, _, _, 0, 0, ..] => return Ok(()),
             [_, _, _, _, high, low, ..] => {
                 payload.get(..usize::from(u16::from_be_bytes([*high, *low]))).ok_or(BadChecksum)?
@@ -35,13 +37,14 @@ pub fn verify_transport(frame: &[u8], packet: &Ipv4) -> Result<(), BadChecksum> 
     if sum.add_slice(covered).ones_complement() == 0 { Ok(()) } else { Err(BadChecksum) }
 }
 
-/// Verifies the checksum of an ICMP message, which has no pseudo-header (RFC 792).
-/// `frame` is the one `packet` was read from.
+/// Verifies the checksum of an ICMP message: without a pseudo-header in IPv4 (RFC 792), with one
+/// in IPv6 (RFC 4443, 2.3). `frame` is the one `packet` was read from.
 ///
 /// # Errors
 /// [`BadChecksum`] when it does not match, or cannot because the packet is a fragment.
-pub fn verify_icmp(frame: &[u8], packet: &Ipv4) -> Result<(), BadChecksum> {
-    if is_complete(whole_payload(frame, packet)?) { Ok(()) } else { Err(BadChecksum) }
+pub fn verify_icmp(frame: &[u8], packet: &Ip) -> Result<(), BadChecksum> {
+    let message = whole_payload(frame, packet)?;
+    if of_icmp(packet.source, packet.destination, message) == 0 { Ok(()) } else { Err(BadChecksum) }
 }
 
 /// Whether an IPv4 header, its own checksum included, adds up. On the path of every frame: a
@@ -70,29 +73,37 @@ pub(super) fn of(bytes: &[u8]) -> u16 {
 }
 
 /// The checksum of a TCP segment whose own field is zero.
-pub(super) fn of_tcp(source: Ipv4Addr, destination: Ipv4Addr, segment: &[u8]) -> u16 {
+pub(super) fn of_tcp(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 {
     pseudo_header(source, destination, IpNumber::TCP.0, segment.len())
         .add_slice(segment)
         .ones_complement()
         .to_be()
 }
 
-/// The pseudo-header's part of a sum (RFC 9293, 3.1; RFC 768). `len` comes from an IPv4 packet,
-/// so it fits 16 bits.
-fn pseudo_header(
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    len: usize,
-) -> Sum16BitWords {
-    Sum16BitWords::new()
-        .add_4bytes(source.octets())
-        .add_4bytes(destination.octets())
+/// The checksum of an ICMP message whose own field is zero, in the family of the addresses.
+pub(super) fn of_icmp(source: IpAddr, destination: IpAddr, message: &[u8]) -> u16 {
+    if source.is_ipv4() {
+        return of(message);
+    }
+    pseudo_header(source, destination, IpNumber::IPV6_ICMP.0, message.len())
+        .add_slice(message)
+        .ones_complement()
+        .to_be()
+}
+
+/// The pseudo-header's part of a sum (RFC 9293, 3.1; RFC 768; RFC 8200, 8.1). `len` comes from a
+/// packet that is no jumbogram, so it fits 16 bits.
+fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> Sum16BitWords {
+    let add = |mut sum: Sum16BitWords, address| match address {
+        IpAddr::V4(address) => sum.add_4bytes(address.octets()),
+        IpAddr::V6(address) => sum.add_16bytes(address.octets()),
+    };
+    add(add(Sum16BitWords::new(), source), destination)
         .add_2bytes([0, protocol])
         .add_2bytes((len as u16).to_be_bytes())
 }
 
-fn whole_payload<'a>(frame: &'a [u8], packet: &Ipv4) -> Result<&'a [u8], BadChecksum> {
+fn whole_payload<'a>(frame: &'a [u8], packet: &Ip) -> Result<&'a [u8], BadChecksum> {
     if packet.is_fragment() {
         return Err(BadChecksum);
     }
@@ -109,7 +120,7 @@ mod tests {
 
     #[test]
     fn right_checksums_pass_and_any_flipped_bit_fails() {
-        type Verify = fn(&[u8], &Ipv4) -> Result<(), BadChecksum>;
+        type Verify = fn(&[u8], &Ip) -> Result<(), BadChecksum>;
         let rows: [(&[u8], Verify); 4] = [
             (&TCP_SYN, verify_transport),
             (&TCP_DATA_WITH_IP_OPTIONS, verify_transport),
@@ -117,7 +128,7 @@ mod tests {
             (&ECHO, verify_icmp),
         ];
         for (frame, verify) in rows {
-            let packet = ipv4(frame);
+            let packet = ip_of(frame);
             assert_eq!(verify(frame, &packet), Ok(()));
             for offset in packet.payload_start()..packet.end() {
                 let mut wrong = frame.to_vec();
@@ -130,8 +141,8 @@ mod tests {
     #[test]
     fn the_pseudo_header_counts() {
         for frame in [&TCP_SYN[..], &UDP] {
-            let packet = ipv4(frame);
-            let other = Ipv4 { destination: Ipv4Addr::new(192, 0, 2, 11), ..packet };
+            let packet = ip_of(frame);
+            let other = Ip { destination: IpAddr::from([192, 0, 2, 11]), ..packet };
             assert_eq!(verify_transport(frame, &other), Err(BadChecksum));
         }
     }
@@ -139,9 +150,9 @@ mod tests {
     #[test]
     fn a_udp_checksum_of_zero_is_none() {
         let frame = patched(&UDP, &[(40, &[0, 0])]);
-        assert_eq!(verify_transport(&frame, &ipv4(&frame)), Ok(()));
+        assert_eq!(verify_transport(&frame, &ip_of(&frame)), Ok(()));
         let frame = patched(&TCP_SYN, &[(50, &[0, 0])]);
-        assert_eq!(verify_transport(&frame, &ipv4(&frame)), Err(BadChecksum), "not so for TCP");
+        assert_eq!(verify_transport(&frame, &ip_of(&frame)), Err(BadChecksum), "not so for TCP");
     }
 
     #[test]
@@ -149,16 +160,16 @@ mod tests {
         let mut frame = UDP.to_vec();
         frame.push(0xaa);
         let frame = patched(&frame, &[(16, &[0, 34])]);
-        assert_eq!(verify_transport(&frame, &ipv4(&frame)), Ok(()));
+        assert_eq!(verify_transport(&frame, &ip_of(&frame)), Ok(()));
     }
 
     #[test]
     fn fragments_and_other_frames_cannot_be_verified() {
         let fragment = patched(&UDP, &[(20, &[0x20, 0])]);
-        assert_eq!(verify_transport(&fragment, &ipv4(&fragment)), Err(BadChecksum));
+        assert_eq!(verify_transport(&fragment, &ip_of(&fragment)), Err(BadChecksum));
         let fragment = patched(&ECHO, &[(20, &[0x20, 0])]);
-        assert_eq!(verify_icmp(&fragment, &ipv4(&fragment)), Err(BadChecksum));
-        let packet = ipv4(&TCP_SYN);
+        assert_eq!(verify_icmp(&fragment, &ip_of(&fragment)), Err(BadChecksum));
+        let packet = ip_of(&TCP_SYN);
         assert_eq!(verify_transport(&TCP_SYN[..53], &packet), Err(BadChecksum));
     }
 
@@ -201,7 +212,7 @@ mod tests {
     #[test]
     fn protocols_without_a_checksum_of_this_kind_pass() {
         for frame in samples::ALL {
-            if let Body::Ipv4(packet) = parse(frame).unwrap().body {
+            if let Body::Ip(packet) = parse(frame).unwrap().body {
                 assert_eq!(verify_transport(frame, &packet), Ok(()));
             }
         }

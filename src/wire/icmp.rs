@@ -1,14 +1,13 @@
-//! ICMP for IPv4 (RFC 792): echo, and the errors a director sends.
+//! ICMP for IPv4 (RFC 792) and IPv6 (RFC 4443): echo, and the errors a director sends.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
-use etherparse::{IpDscp, IpNumber, Ipv4HeaderSlice};
+use etherparse::IpNumber;
 
 use super::MacAddr;
 use super::checksum::{self, BadChecksum};
 use super::emit::{self, Answer};
-use super::frame::ETHERNET_HEADER_LEN;
-use super::packet::{Ipv4, Transport};
+use super::packet::{Ip, Transport};
 
 /// Bytes of the part that all messages share: type, code, checksum, and four that vary.
 pub const HEADER_LEN: usize = 8;
@@ -21,27 +20,79 @@ pub const ECHO_REQUEST: u8 = 8;
 pub const TIME_EXCEEDED: u8 = 11;
 pub const PARAMETER_PROBLEM: u8 = 12;
 
+/// The types of ICMPv6.
+pub mod v6 {
+    pub const DESTINATION_UNREACHABLE: u8 = 1;
+    pub const PACKET_TOO_BIG: u8 = 2;
+    pub const TIME_EXCEEDED: u8 = 3;
+    pub const PARAMETER_PROBLEM: u8 = 4;
+    pub const ECHO_REQUEST: u8 = 128;
+    pub const ECHO_REPLY: u8 = 129;
+    pub const LISTENER_QUERY: u8 = 130;
+    pub const LISTENER_REPORT: u8 = 131;
+    pub const LISTENER_DONE: u8 = 132;
+    pub const ROUTER_SOLICITATION: u8 = 133;
+    pub const ROUTER_ADVERTISEMENT: u8 = 134;
+    pub const NEIGHBOR_SOLICITATION: u8 = 135;
+    pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+    pub const REDIRECT: u8 = 137;
+    pub const LISTENER_REPORT_V2: u8 = 143;
+}
+
 /// What an ICMP error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {
-    /// Type 3, code 3.
+    /// Type 3, code 3; in IPv6 type 1, code 4.
     PortUnreachable,
-    /// Type 3, code 4, with the MTU that would have fitted (RFC 1191).
-    FragmentationNeeded { mtu: u16 },
+    /// With the MTU that would have fitted: fragmentation needed (type 3, code 4, RFC 1191), in
+    /// IPv6 packet too big (type 2).
+    TooBig { mtu: u16 },
+}
+
+/// What an ICMP message is to a director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    EchoRequest,
+    /// An error about a packet, which quotes it.
+    Error,
+    /// A neighbor solicitation or advertisement.
+    Neighbor,
+    /// Anything else.
+    Other,
+}
+
+impl Meaning {
+    /// What a message of this type means, in either family.
+    pub const fn of(is_ipv6: bool, kind: u8) -> Meaning {
+        match (is_ipv6, kind) {
+            (false, ECHO_REQUEST) | (true, v6::ECHO_REQUEST) => Meaning::EchoRequest,
+            (true, v6::NEIGHBOR_SOLICITATION | v6::NEIGHBOR_ADVERTISEMENT) => Meaning::Neighbor,
+            (false, REDIRECT) => Meaning::Other,
+            _ if quotes_packet(is_ipv6, kind) => Meaning::Error,
+            _ => Meaning::Other,
+        }
+    }
 }
 
 /// Whether an ICMP type is an error message, which must never be answered (RFC 1122, 3.2.2).
 ///
 /// What is known to be a question or an answer is none: echo (0, 8), router discovery (9, 10),
 /// timestamp, information and address mask (13 to 18), extended echo (42, 43). Everything else
-/// counts as an error, types that nobody assigned included.
-pub const fn is_error(kind: u8) -> bool {
+/// counts as an error, types that nobody assigned included. In IPv6 the errors are the lower half
+/// of the types, and redirects are not answered either (RFC 4443, 2.4).
+pub const fn is_error(is_ipv6: bool, kind: u8) -> bool {
+    if is_ipv6 {
+        return kind < 128 || kind == v6::REDIRECT;
+    }
     !matches!(kind, ECHO_REPLY | ECHO_REQUEST | 9 | 10 | 13..=18 | 42 | 43)
 }
 
 /// Whether messages of this type are known to quote the packet they are about after
-/// [`HEADER_LEN`] bytes (RFC 792).
-pub(super) const fn quotes_packet(kind: u8) -> bool {
+/// [`HEADER_LEN`] bytes (RFC 792; RFC 4443, 3).
+pub(super) const fn quotes_packet(is_ipv6: bool, kind: u8) -> bool {
+    if is_ipv6 {
+        return matches!(kind, v6::DESTINATION_UNREACHABLE..=v6::PARAMETER_PROBLEM);
+    }
     matches!(
         kind,
         DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM
@@ -53,108 +104,141 @@ pub(super) const fn quotes_packet(kind: u8) -> bool {
 /// Addresses swap; identifier, sequence and data return as they came; TTL 64. `source_mac` is
 /// the director's, and the reply goes to the MAC the request came from. It has the request's
 /// DSCP (RFC 1349, 5.1), identification and DF flag, so that it is no harder to deliver than the
-/// request was; IP options are not returned.
+/// request was; IP options and extension headers are not returned.
 ///
 /// # Errors
 /// `Err` when the request's ICMP checksum is wrong, or it is a fragment: nothing is written.
 pub fn emit_echo_reply(
     buffer: &mut Vec<u8>,
     frame: &[u8],
-    packet: &Ipv4,
+    packet: &Ip,
     source_mac: MacAddr,
 ) -> Result<(), BadChecksum> {
     checksum::verify_icmp(frame, packet)?;
     let request = frame.get(packet.payload_start()..packet.end()).ok_or(BadChecksum)?;
     let (_, rest) = request.split_at_checked(4).ok_or(BadChecksum)?;
+    let (protocol, kind) = match packet.is_ipv6() {
+        false => (IpNumber::ICMP, ECHO_REPLY),
+        true => (IpNumber::IPV6_ICMP, v6::ECHO_REPLY),
+    };
     let answer = Answer {
         source: packet.destination,
-        destination: packet.source,
-        protocol: IpNumber::ICMP,
-        dscp: dscp(frame),
-        identification: packet.identification,
+        protocol,
+        traffic_class: dscp(frame, packet),
+        identification: packet.identification as u16,
         dont_fragment: packet.dont_fragment,
     };
-    answer.emit(buffer, frame, source_mac, request.len());
-    buffer.extend_from_slice(&[ECHO_REPLY, 0, 0, 0]);
+    let start = answer.emit(buffer, frame, packet, source_mac, request.len());
+    buffer.extend_from_slice(&[kind, 0, 0, 0]);
     buffer.extend_from_slice(rest);
-    finish(buffer);
+    finish(buffer, start, packet.destination, packet.source);
     Ok(())
 }
 
 /// Writes an ICMP error about the packet in `frame`, whole, appending to the cleared `buffer`.
 ///
 /// It comes from `source` (the VIP), quotes as much of the packet as 576 bytes hold (RFC 1812,
-/// 4.3.2.3), and goes to the MAC and address the packet came from. Its precedence is 6, the TOS
-/// byte 0xc0 (RFC 1812, 4.3.2.5). DF is clear, as nobody would learn of its loss; it takes the
-/// identification of the packet it is about, which the sender does not repeat soon. The caller
-/// has made sure an error may be sent at all: see [`may_answer_with_error`].
+/// 4.3.2.3), in IPv6 1280 (RFC 4443, 2.4), and goes to the MAC and address the packet came from.
+/// Its precedence is 6, the TOS byte 0xc0 (RFC 1812, 4.3.2.5). DF is clear, as nobody would learn
+/// of its loss; it takes the identification of the packet it is about, which the sender does not
+/// repeat soon. The caller has made sure an error may be sent at all: see
+/// [`may_answer_with_error`].
 pub fn emit_error(
     buffer: &mut Vec<u8>,
     frame: &[u8],
-    packet: &Ipv4,
+    packet: &Ip,
     error: IcmpError,
     source_mac: MacAddr,
-    source: Ipv4Addr,
+    source: IpAddr,
 ) {
-    let end = packet.end().min(ETHERNET_HEADER_LEN + QUOTE_MAX);
-    let quote = frame.get(ETHERNET_HEADER_LEN..end).unwrap_or_default();
+    let is_ipv6 = packet.is_ipv6();
+    let quote_max = if is_ipv6 { QUOTE_MAX_V6 } else { QUOTE_MAX };
+    let end = packet.end().min(packet.start() + quote_max);
+    let quote = frame.get(packet.start()..end).unwrap_or_default();
     let answer = Answer {
         source,
-        destination: packet.source,
-        protocol: IpNumber::ICMP,
-        dscp: IpDscp::CS6,
-        identification: packet.identification,
+        protocol: if is_ipv6 { IpNumber::IPV6_ICMP } else { IpNumber::ICMP },
+        traffic_class: INTERNETWORK_CONTROL,
+        identification: packet.identification as u16,
         dont_fragment: false,
     };
-    answer.emit(buffer, frame, source_mac, HEADER_LEN + quote.len());
-    let (code, mtu) = match error {
-        IcmpError::PortUnreachable => (3, 0),
-        IcmpError::FragmentationNeeded { mtu } => (4, mtu),
+    let start = answer.emit(buffer, frame, packet, source_mac, HEADER_LEN + quote.len());
+    let (kind, code, mtu) = match (is_ipv6, error) {
+        (false, IcmpError::PortUnreachable) => (DESTINATION_UNREACHABLE, 3, 0),
+        (false, IcmpError::TooBig { mtu }) => (DESTINATION_UNREACHABLE, 4, mtu),
+        (true, IcmpError::PortUnreachable) => (v6::DESTINATION_UNREACHABLE, 4, 0),
+        (true, IcmpError::TooBig { mtu }) => (v6::PACKET_TOO_BIG, 0, mtu),
     };
     let [high, low] = mtu.to_be_bytes();
-    buffer.extend_from_slice(&[DESTINATION_UNREACHABLE, code, 0, 0, 0, 0, high, low]);
+    buffer.extend_from_slice(&[kind, code, 0, 0, 0, 0, high, low]);
     buffer.extend_from_slice(quote);
-    finish(buffer);
+    finish(buffer, start, source, packet.source);
 }
 
-/// Whether RFC 1122, 3.2.2 and RFC 1812, 4.3.2.7 let an ICMP error be sent about this packet:
-/// no error about an ICMP error, a group or broadcast frame or address, a later fragment, or a
-/// source that is no single host (0.0.0.0/8, loopback, multicast, class E).
-pub fn may_answer_with_error(packet: &Ipv4, frame_destination: MacAddr) -> bool {
+/// Whether RFC 1122, 3.2.2 and RFC 1812, 4.3.2.7, for IPv6 RFC 4443, 2.4 (e), let an ICMP error be
+/// sent about this packet: no error about an ICMP error, a group or broadcast frame or address, a
+/// later fragment, or a source that is no single host.
+pub fn may_answer_with_error(packet: &Ip, frame_destination: MacAddr) -> bool {
     let about_error = match packet.transport {
-        Transport::Icmp { kind, .. } => is_error(kind),
+        Transport::Icmp { kind, .. } => is_error(packet.is_ipv6(), kind),
         Transport::LaterFragment => true,
         _ => false,
     };
-    let to_group = packet.destination.is_multicast() || packet.destination.is_broadcast();
+    let to_group = match packet.destination {
+        IpAddr::V4(destination) => destination.is_multicast() || destination.is_broadcast(),
+        IpAddr::V6(destination) => destination.is_multicast(),
+    };
     !about_error && is_single_host(packet.source) && !to_group && !frame_destination.is_multicast()
 }
 
-/// Whether an address, as far as it shows by itself, is that of a single other host: not in
-/// 0.0.0.0/8, loopback, multicast or class E (RFC 1122, 3.2.1.3).
-pub const fn is_single_host(address: Ipv4Addr) -> bool {
-    let [first, ..] = address.octets();
-    !matches!(first, 0 | 127 | 224..=255)
+/// Whether an address, as far as it shows by itself, is that of a single other host: in IPv4 not
+/// in 0.0.0.0/8, loopback, multicast or class E (RFC 1122, 3.2.1.3); in IPv6 not unspecified,
+/// loopback, multicast (RFC 4291, 2.5, 2.7), or an IPv4 address in disguise (2.5.5).
+#[inline]
+pub const fn is_single_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, ..] = address.octets();
+            !matches!(first, 0 | 127 | 224..=255)
+        }
+        // ::, ::1, ::a.b.c.d and ::ffff:a.b.c.d; ff00::/8.
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            bits >> 48 != 0 && bits >> 120 != 0xff
+        }
+    }
 }
 
 /// Bytes quoted at most: RFC 1812's 576 for the whole error, less its IP and ICMP headers.
 const QUOTE_MAX: usize = 576 - 20 - HEADER_LEN;
 
-/// The DSCP of the packet in `frame`.
-fn dscp(frame: &[u8]) -> IpDscp {
-    let packet = frame.get(ETHERNET_HEADER_LEN..).unwrap_or_default();
-    Ipv4HeaderSlice::from_slice(packet).map_or(IpDscp::CS0, |header| header.dcp())
+/// The same in IPv6, where every link carries 1280 bytes.
+const QUOTE_MAX_V6: usize = 1280 - 40 - HEADER_LEN;
+
+/// The TOS byte of precedence 6.
+const INTERNETWORK_CONTROL: u8 = 0xc0;
+
+/// The DSCP of the packet in `frame`, in its place in the TOS byte or traffic class.
+fn dscp(frame: &[u8], packet: &Ip) -> u8 {
+    let Some(&[first, second]) = frame.get(packet.start()..).and_then(|ip| ip.first_chunk()) else {
+        return 0;
+    };
+    let class = if packet.is_ipv6() { first << 4 | second >> 4 } else { second };
+    class & !3
 }
 
 /// Fills in the checksum of an ICMP message that was appended with a zero in its place.
-fn finish(buffer: &mut [u8]) {
-    let message = buffer.get(emit::PAYLOAD_START..).unwrap_or_default();
-    emit::set_checksum(buffer, 2, checksum::of(message));
+fn finish(buffer: &mut [u8], start: usize, source: IpAddr, destination: IpAddr) {
+    let message = buffer.get(start..).unwrap_or_default();
+    let checksum = checksum::of_icmp(source, destination, message);
+    emit::set_checksum(buffer, start + 2, checksum);
 }
 
 #[cfg(test)]
 mod tests {
-    use etherparse::{Icmpv4Type, Ipv4Slice, NetSlice, SlicedPacket, TransportSlice, icmpv4};
+    use etherparse::{
+        Icmpv4Type, IpDscp, Ipv4Slice, NetSlice, SlicedPacket, TransportSlice, icmpv4,
+    };
 
     use super::super::samples::{self, *};
     use super::*;
@@ -184,7 +268,7 @@ mod tests {
     #[test]
     fn an_echo_request_comes_back_as_a_reply() {
         let mut reply = Vec::new();
-        let packet = ipv4(&ECHO);
+        let packet = ip_of(&ECHO);
         assert_eq!(emit_echo_reply(&mut reply, &ECHO, &packet, DIRECTOR_MAC), Ok(()));
         let (ip, kind, data) = read(&reply);
         let echo = etherparse::IcmpEchoHeader { id: 0x1234, seq: 1 };
@@ -201,7 +285,7 @@ mod tests {
         wrong[44] ^= 1;
         for frame in [wrong.to_vec(), patched(&ECHO, &[(20, &[0x20, 0])])] {
             let mut reply = Vec::new();
-            let packet = ipv4(&frame);
+            let packet = ip_of(&frame);
             assert_eq!(
                 emit_echo_reply(&mut reply, &frame, &packet, DIRECTOR_MAC),
                 Err(BadChecksum)
@@ -214,25 +298,24 @@ mod tests {
     fn an_error_quotes_the_packet_and_only_the_packet() {
         let unreachable = icmpv4::DestUnreachableHeader::Port;
         let too_big = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
-        for (error, expected) in [
-            (IcmpError::PortUnreachable, unreachable),
-            (IcmpError::FragmentationNeeded { mtu: 1400 }, too_big),
-        ] {
+        for (error, expected) in
+            [(IcmpError::PortUnreachable, unreachable), (IcmpError::TooBig { mtu: 1400 }, too_big)]
+        {
             for sample in samples::ALL {
-                let Ok(Packet { body: Body::Ipv4(packet), .. }) = parse(sample) else { continue };
+                let Ok(Packet { body: Body::Ip(packet), .. }) = parse(sample) else { continue };
                 let mut padded = sample.to_vec();
                 padded.resize(64, 0xee);
                 let mut frame = Vec::new();
-                emit_error(&mut frame, &padded, &packet, error, DIRECTOR_MAC, VIP);
+                emit_error(&mut frame, &padded, &packet, error, DIRECTOR_MAC, VIP.into());
                 let (ip, kind, quote) = read(&frame);
                 assert_eq!(kind, Icmpv4Type::DestinationUnreachable(expected.clone()));
                 assert_eq!(quote, &sample[14..]);
                 assert_eq!(frame[15], 0xc0, "precedence: internetwork control");
-                assert_eq!(ip.header().identification(), packet.identification);
+                assert_eq!(u32::from(ip.header().identification()), packet.identification);
                 assert!(!ip.header().dont_fragment());
                 if !matches!(packet.transport, Transport::Icmp { .. }) {
-                    let flow = quoted_flow(&frame, &ipv4(&frame)).expect("ports are quoted");
-                    assert_eq!((flow.source, flow.destination), (CLIENT, VIP));
+                    let flow = quoted_flow(&frame, &ip_of(&frame)).expect("ports are quoted");
+                    assert_eq!((flow.source, flow.destination), (CLIENT.into(), VIP.into()));
                 }
             }
         }
@@ -250,10 +333,10 @@ mod tests {
             emit_error(
                 &mut frame,
                 &long,
-                &ipv4(&long),
+                &ip_of(&long),
                 IcmpError::PortUnreachable,
                 DIRECTOR_MAC,
-                VIP,
+                VIP.into(),
             );
             assert_eq!(frame.len() - 14, expected, "{payload_len}");
             let (_, _, quote) = read(&frame);
@@ -265,8 +348,8 @@ mod tests {
     fn only_questions_and_their_answers_are_no_errors() {
         let queries = [0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43];
         for kind in 0..=255 {
-            assert_eq!(is_error(kind), !queries.contains(&kind), "type {kind}");
-            assert!(is_error(kind) || !quotes_packet(kind), "type {kind}");
+            assert_eq!(is_error(false, kind), !queries.contains(&kind), "type {kind}");
+            assert!(is_error(false, kind) || !quotes_packet(false, kind), "type {kind}");
         }
     }
 
@@ -297,7 +380,7 @@ mod tests {
             ("to broadcast", &UDP, &[(30, &[255, 255, 255, 255])], false),
         ];
         for &(what, frame, patches, expected) in rows {
-            let packet = ipv4(&patched(frame, patches));
+            let packet = ip_of(&patched(frame, patches));
             assert_eq!(may_answer_with_error(&packet, DIRECTOR_MAC), expected, "{what}");
             assert!(!may_answer_with_error(&packet, MacAddr::BROADCAST), "{what}, by broadcast");
             let group = MacAddr([1, 0, 0x5e, 0, 0, 1]);

@@ -9,8 +9,10 @@ pub mod checksum;
 mod emit;
 pub mod frame;
 pub mod icmp;
+pub mod ipv6;
 pub mod mac;
 pub mod packet;
+mod quote;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod tcp;

@@ -1,18 +1,20 @@
-//! The one parse of a frame: Ethernet, ARP or IPv4, and the transport header's fields that
-//! decide where the frame goes.
+//! The one parse of a frame: Ethernet, ARP or IP, and the transport header's fields that decide
+//! where the frame goes.
 //!
 //! Built on etherparse's strict slices. What comes out is `Copy` and borrows nothing, so the
 //! frame can be rewritten in place afterwards; every length and offset in it has been checked
 //! against the bytes that are really there.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{
     EtherType, Ethernet2Slice, IpNumber, Ipv4HeaderSlice, TcpHeaderSlice, UdpHeader, UdpHeaderSlice,
 };
 
 use super::arp::ArpPacket;
-use super::{MacAddr, checksum, icmp};
+use super::frame::ETHERNET_HEADER_LEN;
+pub use super::quote::{QuotedFlow, quoted_flow};
+use super::{MacAddr, checksum, icmp, ipv6};
 
 /// Why a frame could not be read. Each is a drop reason of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,12 @@ pub enum Malformed {
     Ipv4Header,
     /// The IPv4 header checksum is wrong.
     Ipv4Checksum,
+    /// IPv6 version or payload length do not fit the frame.
+    Ipv6Header,
+    /// An IPv6 extension header cut short, out of place, or a fragment that cannot be one.
+    Ipv6Extension,
+    /// More IPv6 extension headers than are read, [`ipv6::EXTENSIONS_MAX`].
+    Ipv6ExtensionsTooMany,
     /// A TCP, UDP, SCTP or ICMP header cut short or lying about its length.
     Transport,
 }
@@ -42,47 +50,75 @@ pub struct Packet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     Arp(ArpPacket),
-    Ipv4(Ipv4),
-    /// IPv6, not read further yet.
-    Ipv6,
+    Ip(Ip),
     /// An 802.1Q or 802.1ad tag.
     Vlan,
     /// Any other EtherType, or an 802.3 length.
     Other(u16),
 }
 
-/// The fields of an IPv4 packet that routing needs. The header starts at byte 14 of the frame.
+/// The fields of an IP packet that routing needs, of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ipv4 {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
+pub struct Ip {
+    pub source: IpAddr,
+    /// Of the same family as the source.
+    pub destination: IpAddr,
+    /// What follows the IP header and its extension headers. In a later fragment of IPv6, what
+    /// that fragment says there, which need not be true (RFC 8200, 4.5).
     pub protocol: u8,
-    pub identification: u16,
+    /// Where the IP header starts in the frame.
+    pub network_start: u8,
+    /// In bytes: 20 to 60 for IPv4; for IPv6 40 and all extension headers.
+    pub header_len: u16,
+    /// Header and payload in bytes; the frame may be longer by its padding, never shorter.
+    pub total_len: u32,
+    /// Of IPv6: of fragments only, else 0.
+    pub identification: u32,
+    /// Always so for IPv6.
     pub dont_fragment: bool,
     pub more_fragments: bool,
     /// In bytes.
     pub fragment_offset: u16,
-    /// In bytes, 20 to 60.
-    pub header_len: u8,
-    /// Header and payload in bytes; the frame may be longer by its padding, never shorter.
-    pub total_len: u16,
+    /// IPv4's time to live, IPv6's hop limit.
+    pub hop_limit: u8,
     pub transport: Transport,
 }
 
-impl Ipv4 {
-    /// Where the IPv4 payload starts in the frame.
+impl Ip {
+    /// Where the IP header starts in the frame.
+    #[inline]
+    pub const fn start(&self) -> usize {
+        self.network_start as usize
+    }
+
+    /// Where what follows the IP header, and its extension headers, starts in the frame.
+    #[inline]
     pub const fn payload_start(&self) -> usize {
-        super::frame::ETHERNET_HEADER_LEN + self.header_len as usize
+        self.start() + self.header_len as usize
     }
 
-    /// Where the IPv4 packet ends in the frame (padding may follow).
+    /// Where the IP packet ends in the frame (padding may follow).
+    #[inline]
     pub const fn end(&self) -> usize {
-        super::frame::ETHERNET_HEADER_LEN + self.total_len as usize
+        self.start() + self.total_len as usize
     }
 
-    /// Whether this is a fragment of a packet, the first one included.
+    /// Bytes between [`Self::payload_start`] and [`Self::end`].
+    #[inline]
+    pub const fn payload_len(&self) -> u32 {
+        self.total_len - self.header_len as u32
+    }
+
+    /// Whether this is a fragment of a packet, the first one included. An "atomic fragment" of
+    /// IPv6 is a whole packet (RFC 6946).
+    #[inline]
     pub const fn is_fragment(&self) -> bool {
         self.more_fragments || self.fragment_offset != 0
+    }
+
+    #[inline]
+    pub const fn is_ipv6(&self) -> bool {
+        self.destination.is_ipv6()
     }
 }
 
@@ -104,13 +140,14 @@ pub enum Transport {
         /// Type of the first chunk, or [`SCTP_NO_CHUNK`].
         first_chunk: u8,
     },
+    /// ICMP in IPv4, ICMPv6 in IPv6; never one in the other.
     Icmp {
         kind: u8,
         code: u8,
     },
     /// A fragment other than the first: there is no transport header to read.
     LaterFragment,
-    /// Another IP protocol.
+    /// Another IP protocol, or none.
     Other,
 }
 
@@ -156,69 +193,31 @@ pub fn parse(frame: &[u8]) -> Result<Packet, Malformed> {
     let ethernet =
         Ethernet2Slice::from_slice_without_fcs(frame).map_err(|_| Malformed::Ethernet)?;
     let payload = ethernet.payload_slice();
-    let body = match ethernet.ether_type() {
-        EtherType::IPV4 => Body::Ipv4(parse_ipv4(payload)?),
-        EtherType::ARP => Body::Arp(ArpPacket::parse(payload)?),
-        EtherType::IPV6 => Body::Ipv6,
-        EtherType::VLAN_TAGGED_FRAME
-        | EtherType::PROVIDER_BRIDGING
-        | EtherType::VLAN_DOUBLE_TAGGED_FRAME => Body::Vlan,
-        EtherType(other) => Body::Other(other),
-    };
+    let body = parse_body(ethernet.ether_type(), payload, ETHERNET_HEADER_LEN as u8)?;
     let (destination, source) = (MacAddr(ethernet.destination()), MacAddr(ethernet.source()));
     Ok(Packet { destination, source, body })
 }
 
-/// The flow that an ICMP error is about, read from the packet it quotes.
-///
-/// The quoted packet went from `source` to `destination`; in direct routing the real server
-/// answers with the VIP as its source, so for an error about a reply `source` is the VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QuotedFlow {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
-    pub protocol: u8,
-    pub source_port: u16,
-    pub destination_port: u16,
+/// Reads what an EtherType announced; `network_start` is where it starts in the frame.
+#[inline(always)]
+fn parse_body(ether_type: EtherType, payload: &[u8], network_start: u8) -> Result<Body, Malformed> {
+    Ok(match ether_type {
+        EtherType::IPV4 => Body::Ip(parse_ipv4(payload, network_start)?),
+        EtherType::IPV6 => Body::Ip(ipv6::parse(payload, network_start)?),
+        EtherType::ARP => Body::Arp(ArpPacket::parse(payload)?),
+        EtherType::VLAN_TAGGED_FRAME
+        | EtherType::PROVIDER_BRIDGING
+        | EtherType::VLAN_DOUBLE_TAGGED_FRAME => Body::Vlan,
+        EtherType(other) => Body::Other(other),
+    })
 }
-
-/// Reads the flow quoted by an ICMP error (RFC 792: the IP header and 8 bytes are enough).
-///
-/// `None` for ICMP that is no error (or of a type nobody assigned, whose layout is unknown), for
-/// a quotation that is cut short or of a later fragment, and for protocols without ports. The
-/// message's checksum is left to whoever the message is for.
-pub fn quoted_flow(frame: &[u8], packet: &Ipv4) -> Option<QuotedFlow> {
-    let Transport::Icmp { kind, .. } = packet.transport else { return None };
-    if !icmp::quotes_packet(kind) {
-        return None;
-    }
-    let quoted = frame.get(packet.payload_start()..packet.end())?.get(icmp::HEADER_LEN..)?;
-    let header = Ipv4HeaderSlice::from_slice(quoted).ok()?;
-    if header.fragments_offset().value() != 0 {
-        return None;
-    }
-    let ports = quoted.get(header.slice().len()..)?.first_chunk::<QUOTED_PAYLOAD_MIN>()?;
-    match header.protocol() {
-        IpNumber::TCP | IpNumber::UDP | IpNumber::SCTP => Some(QuotedFlow {
-            source: header.source_addr(),
-            destination: header.destination_addr(),
-            protocol: header.protocol().0,
-            source_port: u16::from_be_bytes([ports[0], ports[1]]),
-            destination_port: u16::from_be_bytes([ports[2], ports[3]]),
-        }),
-        _ => None,
-    }
-}
-
-/// Bytes of the quoted packet's payload that every ICMP error carries (RFC 792).
-const QUOTED_PAYLOAD_MIN: usize = 8;
 
 /// Bytes of the SCTP common header (RFC 9260, 3.1).
 const SCTP_HEADER_LEN: usize = 12;
 
 /// Reads an IPv4 header (RFC 791, 3.1) and what follows it.
 #[inline(always)]
-fn parse_ipv4(bytes: &[u8]) -> Result<Ipv4, Malformed> {
+fn parse_ipv4(bytes: &[u8], network_start: u8) -> Result<Ip, Malformed> {
     let header = Ipv4HeaderSlice::from_slice(bytes).map_err(|_| Malformed::Ipv4Header)?;
     let header_len = header.slice().len();
     let total_len = header.total_len();
@@ -229,31 +228,35 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Ipv4, Malformed> {
     let fragment_offset = header.fragments_offset().byte_offset();
     let more_fragments = header.more_fragments();
     let transport = if fragment_offset == 0 {
-        parse_transport(header.protocol(), payload, more_fragments)?
+        parse_transport(header.protocol(), IpNumber::ICMP, payload, more_fragments)?
     } else if usize::from(fragment_offset) + usize::from(total_len) > usize::from(u16::MAX) {
         return Err(Malformed::Ipv4Header);
     } else {
         Transport::LaterFragment
     };
-    Ok(Ipv4 {
-        source: header.source_addr(),
-        destination: header.destination_addr(),
+    Ok(Ip {
+        source: IpAddr::V4(Ipv4Addr::from(header.source())),
+        destination: IpAddr::V4(Ipv4Addr::from(header.destination())),
         protocol: header.protocol().0,
-        identification: header.identification(),
+        network_start,
+        // At most 60: four bits of four-byte words.
+        header_len: header_len as u16,
+        total_len: u32::from(total_len),
+        identification: u32::from(header.identification()),
         dont_fragment: header.dont_fragment(),
         more_fragments,
         fragment_offset,
-        // At most 60: four bits of four-byte words.
-        header_len: header_len as u8,
-        total_len,
+        hop_limit: header.ttl(),
         transport,
     })
 }
 
-/// Reads the transport header at the start of a whole packet's or a first fragment's payload.
+/// Reads the transport header at the start of a whole packet's or a first fragment's payload;
+/// `icmp` is the number of the family's own ICMP.
 #[inline(always)]
-fn parse_transport(
+pub(super) fn parse_transport(
     protocol: IpNumber,
+    icmp: IpNumber,
     payload: &[u8],
     is_first_fragment: bool,
 ) -> Result<Transport, Malformed> {
@@ -286,7 +289,7 @@ fn parse_transport(
                 first_chunk: payload.get(SCTP_HEADER_LEN).copied().unwrap_or(SCTP_NO_CHUNK),
             })
         }
-        IpNumber::ICMP => {
+        protocol if protocol == icmp => {
             let header = payload.first_chunk::<{ icmp::HEADER_LEN }>();
             let [kind, code, ..] = *header.ok_or(Malformed::Transport)?;
             Ok(Transport::Icmp { kind, code })
@@ -310,23 +313,25 @@ mod tests {
         let packet = parse(&TCP_SYN).unwrap();
         assert_eq!(packet.destination, DIRECTOR_MAC);
         assert_eq!(packet.source, CLIENT_MAC);
-        let expected = Ipv4 {
-            source: CLIENT,
-            destination: VIP,
+        let expected = Ip {
+            source: CLIENT.into(),
+            destination: VIP.into(),
             protocol: 6,
+            network_start: 14,
+            header_len: 20,
+            total_len: 40,
             identification: 0x1c46,
             dont_fragment: true,
             more_fragments: false,
             fragment_offset: 0,
-            header_len: 20,
-            total_len: 40,
+            hop_limit: 64,
             transport: Transport::Tcp {
                 source_port: 40000,
                 destination_port: 80,
                 flags: TcpFlags(TcpFlags::SYN),
             },
         };
-        assert_eq!(packet.body, Body::Ipv4(expected));
+        assert_eq!(packet.body, Body::Ip(expected));
         assert_eq!((expected.payload_start(), expected.end()), (34, 54));
     }
 
@@ -349,7 +354,7 @@ mod tests {
             (&ECHO, Transport::Icmp { kind: 8, code: 0 }),
         ];
         for (frame, expected) in rows {
-            assert_eq!(ipv4(frame).transport, expected);
+            assert_eq!(ip_of(frame).transport, expected);
         }
     }
 
@@ -374,7 +379,6 @@ mod tests {
     #[test]
     fn ether_types_are_told_apart() {
         for (ether_type, expected) in [
-            (0x86dd, Body::Ipv6),
             (0x8100, Body::Vlan),
             (0x88a8, Body::Vlan),
             (0x9100, Body::Vlan),
@@ -471,9 +475,9 @@ mod tests {
             ),
         ];
         for &(what, frame, patches, expected) in rows {
-            assert_eq!(ipv4(&patched(frame, patches)).transport, expected, "{what}");
+            assert_eq!(ip_of(&patched(frame, patches)).transport, expected, "{what}");
         }
-        assert_eq!(ipv4(&patched(&TCP_SYN, &[(20, &[0x1f, 0xfa])])).fragment_offset, 65488);
+        assert_eq!(ip_of(&patched(&TCP_SYN, &[(20, &[0x1f, 0xfa])])).fragment_offset, 65488);
     }
 
     #[test]
@@ -493,67 +497,16 @@ mod tests {
         }
     }
 
-    /// An ICMP port unreachable from a router at `CLIENT` to the VIP, quoting `quote`.
-    fn error_quoting(kind: u8, quote: &[u8]) -> Vec<u8> {
-        let mut frame = ECHO[..34].to_vec();
-        frame.extend_from_slice(&[kind, 3, 0, 0, 0, 0, 0, 0]);
-        frame.extend_from_slice(quote);
-        let total_len = (frame.len() - 14) as u16;
-        patched(&frame, &[(16, &total_len.to_be_bytes())])
-    }
-
-    #[test]
-    fn an_icmp_error_tells_the_flow_it_quotes() {
-        type Row = (&'static [u8], usize, (u8, u16, u16));
-        let rows: [Row; 3] = [
-            (&TCP_SYN[14..], 28, (6, 40000, 80)),
-            (&TCP_DATA_WITH_IP_OPTIONS[14..], 32, (6, 40000, 80)),
-            (&UDP[14..], 28, (17, 5353, 53)),
-        ];
-        for (quote, enough, (protocol, source_port, destination_port)) in rows {
-            let flow = QuotedFlow {
-                source: CLIENT,
-                destination: VIP,
-                protocol,
-                source_port,
-                destination_port,
-            };
-            for len in 0..=quote.len() {
-                let frame = error_quoting(icmp::DESTINATION_UNREACHABLE, &quote[..len]);
-                let expected = (len >= enough).then_some(flow);
-                assert_eq!(quoted_flow(&frame, &ipv4(&frame)), expected, "{len} bytes");
-            }
-        }
-        let sctp = error_quoting(icmp::TIME_EXCEEDED, &SCTP_INIT[14..]);
-        assert_eq!(quoted_flow(&sctp, &ipv4(&sctp)).map(|flow| flow.protocol), Some(132));
-    }
-
-    #[test]
-    fn what_quotes_no_flow_tells_none() {
-        let later = patched(&TCP_SYN, &[(20, &[0, 1])]);
-        let rows: [(&str, u8, &[u8]); 6] = [
-            ("an echo reply", icmp::ECHO_REPLY, &TCP_SYN[14..]),
-            ("an echo request", icmp::ECHO_REQUEST, &TCP_SYN[14..]),
-            ("a type nobody assigned", 7, &TCP_SYN[14..]),
-            ("a quoted later fragment", icmp::DESTINATION_UNREACHABLE, &later[14..]),
-            ("a quoted echo request", icmp::DESTINATION_UNREACHABLE, &ECHO[14..]),
-            ("no IPv4 quoted", icmp::DESTINATION_UNREACHABLE, &TCP_SYN),
-        ];
-        for (what, kind, quote) in rows {
-            let frame = error_quoting(kind, quote);
-            assert_eq!(quoted_flow(&frame, &ipv4(&frame)), None, "{what}");
-        }
-        assert_eq!(quoted_flow(&TCP_SYN, &ipv4(&TCP_SYN)), None, "TCP");
-        let frame = error_quoting(icmp::DESTINATION_UNREACHABLE, &TCP_SYN[14..]);
-        assert_eq!(quoted_flow(&frame[..frame.len() - 1], &ipv4(&frame)), None, "another frame");
-    }
-
     /// Whatever came out of the parse lies inside the frame, and a second reading of the same
     /// bytes by etherparse's own walk agrees with it.
     fn check_against_second_reading(frame: &[u8]) {
-        let Ok(Packet { body: Body::Ipv4(packet), .. }) = parse(frame) else { return };
+        let Ok(Packet { body: Body::Ip(packet), .. }) = parse(frame) else { return };
         assert!(packet.payload_start() <= packet.end() && packet.end() <= frame.len());
-        assert!((20..=60).contains(&packet.header_len));
+        match packet.is_ipv6() {
+            false => assert!((20..=60).contains(&packet.header_len)),
+            true => assert!(packet.header_len >= 40 && packet.dont_fragment),
+        }
+        assert_eq!(packet.source.is_ipv6(), packet.destination.is_ipv6());
         let _ = quoted_flow(frame, &packet);
         let _ = checksum::verify_transport(frame, &packet);
         let Ok(sliced) = SlicedPacket::from_ethernet(frame) else { return };
@@ -575,21 +528,22 @@ mod tests {
 
     /// Whatever was read can be answered, and the answer is a frame that can be read.
     fn check_answers(frame: &[u8]) {
-        let Ok(Packet { body: Body::Ipv4(packet), .. }) = parse(frame) else { return };
+        let Ok(Packet { body: Body::Ip(packet), .. }) = parse(frame) else { return };
         let mut buffer = Vec::new();
-        let error = icmp::IcmpError::FragmentationNeeded { mtu: 1400 };
-        icmp::emit_error(&mut buffer, frame, &packet, error, DIRECTOR_MAC, VIP);
-        let answer = ipv4(&buffer);
-        assert!(answer.total_len <= 576 && answer.destination == packet.source);
+        let error = icmp::IcmpError::TooBig { mtu: 1400 };
+        icmp::emit_error(&mut buffer, frame, &packet, error, DIRECTOR_MAC, packet.destination);
+        let answer = ip_of(&buffer);
+        let len_max = if packet.is_ipv6() { 1280 } else { 576 };
+        assert!(answer.total_len <= len_max && answer.destination == packet.source);
         assert_eq!(checksum::verify_icmp(&buffer, &answer), Ok(()));
         buffer.clear();
         match icmp::emit_echo_reply(&mut buffer, frame, &packet, DIRECTOR_MAC) {
-            Ok(()) => assert_eq!(checksum::verify_icmp(&buffer, &ipv4(&buffer)), Ok(())),
+            Ok(()) => assert_eq!(checksum::verify_icmp(&buffer, &ip_of(&buffer)), Ok(())),
             Err(_) => assert!(buffer.is_empty()),
         }
         buffer.clear();
         match tcp::emit_reset(&mut buffer, frame, &packet, DIRECTOR_MAC, true) {
-            Ok(()) => assert_eq!(checksum::verify_transport(&buffer, &ipv4(&buffer)), Ok(())),
+            Ok(()) => assert_eq!(checksum::verify_transport(&buffer, &ip_of(&buffer)), Ok(())),
             Err(_) => assert!(buffer.is_empty()),
         }
     }
@@ -604,23 +558,25 @@ mod tests {
         /// Random bytes over real frames, with the header checksum put right, get further.
         #[test]
         fn frames_with_random_bytes_never_panic(
-            sample in 0..samples::ALL.len(),
-            at in proptest::collection::vec((14usize..45, any::<u8>()), 0..6),
-            quote in 0..samples::ALL.len(),
-            cut in 0usize..80,
+            sample in any::<proptest::sample::Index>(),
+            at in proptest::collection::vec((14usize..110, any::<u8>()), 0..6),
+            quote in any::<proptest::sample::Index>(),
+            cut in 0usize..130,
             kind in any::<u8>(),
         ) {
-            let mut frame = samples::ALL[sample].to_vec();
+            let samples = [&samples::ALL[..], &samples::ALL_V6[..]].concat();
+            let mut frame = samples[sample.index(samples.len())].to_vec();
             for (offset, byte) in at {
                 if let Some(place) = frame.get_mut(offset) {
                     *place = byte;
                 }
             }
-            let quote = &samples::ALL[quote][14..];
-            let quoting = error_quoting(kind, &quote[..cut.min(quote.len())]);
-            for frame in [patched(&frame, &[]), quoting] {
-                check_against_second_reading(&frame);
-                check_answers(&frame);
+            let quote = &samples[quote.index(samples.len())][14..];
+            let quote = &quote[..cut.min(quote.len())];
+            let quoting = [error_quoting(kind, quote), error_quoting_v6(kind % 8, quote)];
+            for frame in [patched(&frame, &[])].iter().chain(&quoting) {
+                check_against_second_reading(frame);
+                check_answers(frame);
             }
         }
     }

@@ -1,11 +1,11 @@
 //! TCP resets (RFC 9293, 3.10.7.1): the answer to a segment that belongs to no connection.
 
-use etherparse::{IpDscp, IpNumber, TcpHeader, TcpHeaderSlice};
+use etherparse::{IpNumber, TcpHeader, TcpHeaderSlice};
 
 use super::MacAddr;
 use super::checksum::{self, BadChecksum};
 use super::emit::{self, Answer};
-use super::packet::Ipv4;
+use super::packet::Ip;
 
 /// Writes the RST that answers the TCP segment in `frame`, whole, appending to the cleared
 /// `buffer`; it goes back to the MAC and address the segment came from.
@@ -22,7 +22,7 @@ use super::packet::Ipv4;
 pub fn emit_reset(
     buffer: &mut Vec<u8>,
     frame: &[u8],
-    packet: &Ipv4,
+    packet: &Ip,
     source_mac: MacAddr,
     checksum_pending: bool,
 ) -> Result<(), BadChecksum> {
@@ -36,18 +36,17 @@ pub fn emit_reset(
     let segment = TcpHeaderSlice::from_slice(bytes).map_err(|_| BadChecksum)?;
     let answer = Answer {
         source: packet.destination,
-        destination: packet.source,
         protocol: IpNumber::TCP,
-        dscp: IpDscp::CS0,
+        traffic_class: 0,
         identification: 0,
         dont_fragment: true,
     };
-    answer.emit(buffer, frame, source_mac, TcpHeader::MIN_LEN);
+    let start = answer.emit(buffer, frame, packet, source_mac, TcpHeader::MIN_LEN);
     let reset = reset_of(&segment, bytes.len() - segment.slice().len());
     buffer.extend_from_slice(&reset.to_bytes());
-    let bytes = buffer.get(emit::PAYLOAD_START..).unwrap_or_default();
+    let bytes = buffer.get(start..).unwrap_or_default();
     let checksum = checksum::of_tcp(packet.destination, packet.source, bytes);
-    emit::set_checksum(buffer, CHECKSUM_OFFSET, checksum);
+    emit::set_checksum(buffer, start + CHECKSUM_OFFSET, checksum);
     Ok(())
 }
 
@@ -61,7 +60,7 @@ fn reset_of(segment: &TcpHeaderSlice<'_>, data_len: usize) -> TcpHeader {
     if segment.ack() {
         reset.sequence_number = segment.acknowledgment_number();
     } else {
-        // The data of an IPv4 packet has at most 65535 bytes.
+        // The data of a packet has at most 65535 bytes.
         let len = data_len as u32 + u32::from(segment.syn()) + u32::from(segment.fin());
         reset.acknowledgment_number = segment.sequence_number().wrapping_add(len);
         reset.ack = true;
@@ -140,7 +139,7 @@ mod tests {
             let mut frame = segment(flags, data);
             frame.resize(frame.len() + 7, 0xee);
             let mut buffer = Vec::new();
-            let packet = ipv4(&frame);
+            let packet = ip_of(&frame);
             let result = emit_reset(&mut buffer, &frame, &packet, DIRECTOR_MAC, false);
             assert_eq!(result, Ok(()), "{what}");
             assert_eq!(read(&buffer), expected, "{what}");
@@ -152,7 +151,7 @@ mod tests {
         let mut frame = TCP_SYN;
         frame[38..42].copy_from_slice(&u32::MAX.to_be_bytes());
         let mut buffer = Vec::new();
-        emit_reset(&mut buffer, &frame, &ipv4(&frame), DIRECTOR_MAC, true).unwrap();
+        emit_reset(&mut buffer, &frame, &ip_of(&frame), DIRECTOR_MAC, true).unwrap();
         assert_eq!(read(&buffer), (0, 0, TcpFlags(TcpFlags::RST | TcpFlags::ACK)));
     }
 
@@ -160,7 +159,7 @@ mod tests {
     fn a_wrong_checksum_gets_nothing_unless_it_is_still_to_be_completed() {
         let mut wrong = TCP_SYN;
         wrong[50] ^= 1;
-        let packet = ipv4(&wrong);
+        let packet = ip_of(&wrong);
         let mut buffer = Vec::new();
         assert_eq!(emit_reset(&mut buffer, &wrong, &packet, DIRECTOR_MAC, false), Err(BadChecksum));
         assert!(buffer.is_empty());
@@ -173,7 +172,7 @@ mod tests {
         let fragment = patched(&TCP_SYN, &[(20, &[0x20, 0])]);
         let mut buffer = Vec::new();
         for checksum_pending in [false, true] {
-            let packet = ipv4(&fragment);
+            let packet = ip_of(&fragment);
             assert_eq!(
                 emit_reset(&mut buffer, &fragment, &packet, DIRECTOR_MAC, checksum_pending),
                 Err(BadChecksum)

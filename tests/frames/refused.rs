@@ -40,7 +40,7 @@ fn every_reason_for_a_drop_on_the_vip_segment() {
         (Tcp { destination_mac: MacAddr::BROADCAST, ..syn() }.bytes(), "group_mac"),
         (tampered(12, 0x88), "ether_type_unsupported"),
         ([&syn().bytes()[..12], &[0x81, 0, 0, 5, 8, 0], &[0; 40]].concat(), "vlan_tag"),
-        ([&syn().bytes()[..12], &[0x86, 0xdd], &[0x60; 60]].concat(), "ipv6_unsupported"),
+        ([&syn().bytes()[..12], &[0x86, 0xdd], &[0x60; 60]].concat(), "ipv6_header"),
         (syn().bytes()[..33].to_vec(), "ipv4_header"),
         (tampered(14, 0x65), "ipv4_header"),
         (tampered(14, 0x44), "ipv4_header"),

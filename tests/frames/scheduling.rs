@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::harness::frames::{Tcp, tcp};
 use crate::harness::*;
+use vipr::director::Command;
 
 fn sequence(world: &mut World, ports: std::ops::Range<u16>) -> Vec<String> {
     ports.map(|port| world.tell("front", &tcp(port, "S").bytes())).collect()
@@ -23,6 +24,87 @@ fn wrr_for_weights_4_3_2() {
 fn rr_goes_round_whatever_the_weights() {
     let mut world = World::new(&web().replace("wrr", "rr"));
     assert_eq!(names(&sequence(&mut world, 1..8)), "1231231");
+}
+
+#[test]
+fn rr_goes_on_where_it_was_when_a_server_ahead_of_the_last_choice_goes() {
+    let rr = web().replace("wrr", "rr");
+    let mut world = World::new(&rr);
+    assert_eq!(names(&sequence(&mut world, 1..3)), "12");
+    let rs1 = real_server("rs1", 11, 4, "vip_mac = [\"52:54:00:00:01:11\"]");
+    assert!(rr.contains(&rs1));
+    world.director.apply(world.now, snapshot(&rr.replace(&rs1, "")));
+    assert_eq!(names(&sequence(&mut world, 3..6)), "323");
+    world.director.apply(world.now, snapshot(&rr));
+    assert_eq!(names(&sequence(&mut world, 6..9)), "123", "behind 3, from the head");
+}
+
+#[test]
+fn hashed_clients_have_a_server_of_their_own_and_with_fallback_another_meanwhile() {
+    for (scheduler, options) in [
+        ("sh", "{ fallback = true }"),
+        ("mh", "{ fallback = true, table_size = 251 }"),
+        ("mh", "{}"),
+    ] {
+        let toml = web().replace(
+            "scheduler = \"wrr\"",
+            &format!("scheduler = \"{scheduler}\"\nscheduler_options = {options}"),
+        );
+        let mut world = World::new(&toml);
+        let from = |source, port| Tcp { source: [198, 51, 100, source], ..tcp(port, "S") }.bytes();
+        let first: Vec<String> =
+            (0..60).map(|source| world.tell("front", &from(source, 1))).collect();
+        for name in ["rs1", "rs2", "rs3"] {
+            let all = first.iter().filter(|verdict| verdict.ends_with(name)).count();
+            assert!(all > 3, "{scheduler}: {first:?}");
+        }
+        world.director.apply(world.now, snapshot(&toml.replace("weight = 4", "weight = 0")));
+        for (source, before) in (0..60).zip(&first) {
+            let now = world.tell("front", &from(source, 2));
+            let expected = match (before.as_str(), options.contains("fallback"), scheduler) {
+                ("forwarded rs1", true, _) => now != "forwarded rs1" && now != "replied",
+                ("forwarded rs1", false, _) => now == "replied",
+                (_, _, "mh") => now == *before,
+                _ => now != "replied",
+            };
+            assert!(expected, "{scheduler} {options}: {before}, then {now}");
+        }
+        world.director.apply(world.now, snapshot(&toml));
+        let after: Vec<String> =
+            (0..60).map(|source| world.tell("front", &from(source, 3))).collect();
+        assert_eq!(first, after, "{scheduler} {options}");
+    }
+}
+
+/// A weight set by hand makes mh deal its slots anew, between frames if the table is large.
+#[test]
+fn a_large_table_is_dealt_in_steps_and_is_in_use_only_when_it_is_whole() {
+    let toml = web().replace(
+        "scheduler = \"wrr\"",
+        "scheduler = \"mh\"\nscheduler_options = { table_size = 131071 }",
+    );
+    let mut world = World::new(&toml);
+    let from = |source, port| Tcp { source: [198, 51, 100, source], ..tcp(port, "S") }.bytes();
+    let ask = |world: &mut World, port| -> Vec<String> {
+        (0..100).map(|source| world.tell("front", &from(source, port))).collect()
+    };
+    let before = ask(&mut world, 1);
+    let order = Command::Weight {
+        service: "web".to_owned(),
+        real_server: "rs1".to_owned(),
+        weight: Some(1),
+    };
+    world.director.handle_command(world.now, order);
+    let (mut steps, mut port) = (0, 2);
+    while world.director.is_applying() {
+        assert_eq!(ask(&mut world, port), before, "step {steps}");
+        world.director.continue_apply(world.now);
+        (steps, port) = (steps + 1, port + 1);
+    }
+    assert!(steps > 2, "{steps} steps");
+    let count = |verdicts: &[String]| verdicts.iter().filter(|v| v.ends_with("rs1")).count();
+    let after = ask(&mut world, port);
+    assert!(count(&after) < count(&before) / 2 + 5, "{} {}", count(&before), count(&after));
 }
 
 #[test]

@@ -4,9 +4,10 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::path::Path;
 
-use super::{BASE, accepted, edited, listed, refused};
+use super::{BASE, accepted, edited};
 use crate::config::snapshot::{
-    Announce, Persistence, PortRange, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
+    Announce, Persistence, PortRange, Ports, Protocol, Role, SchedulerKind, SchedulerOptions,
+    Timeouts, Unmatched,
 };
 
 fn service_with(line: &str) -> std::sync::Arc<crate::config::snapshot::Service> {
@@ -144,16 +145,41 @@ fn persistence_has_defaults_and_the_bounds_of_its_family() {
 }
 
 #[test]
-fn each_scheduler_that_is_built_can_be_chosen_and_no_other() {
+fn each_scheduler_can_be_chosen() {
     for kind in SchedulerKind::ALL {
         let text = edited(&[(15, &format!("ports = 80\nscheduler = \"{}\"", kind.name()))]);
-        if crate::config::SCHEDULERS_BUILT.contains(&kind) {
-            assert_eq!(accepted(&text).services[0].scheduler, kind);
-        } else {
-            let message =
-                format!("16:13: `scheduler` {} is not supported by this version", kind.name());
-            assert_eq!(listed(&refused(&text)), [message]);
-        }
+        let service = &accepted(&text).services[0];
+        assert_eq!(service.scheduler, kind);
+        assert_eq!(service.scheduler_options, SchedulerOptions::default());
+    }
+}
+
+#[test]
+fn options_of_schedulers_have_ipvs_defaults() {
+    let usual = SchedulerOptions::default();
+    assert_eq!((usual.table_size, usual.expiration), (4093, Duration::from_secs(86_400)));
+    for (scheduler, options, expected, words) in [
+        ("sh", "{}", usual, ""),
+        ("sh", "{ port = true }", SchedulerOptions { port: true, ..usual }, "sh-port"),
+        (
+            "mh",
+            "{ port = true, fallback = true, table_size = 509 }",
+            SchedulerOptions { port: true, fallback: true, table_size: 509, ..usual },
+            "mh-fallback mh-port 509 slots",
+        ),
+        ("mh", "{ fallback = false, table_size = 4093 }", usual, ""),
+        (
+            "lblcr",
+            "{ expiration = \"1h\" }",
+            SchedulerOptions { expiration: Duration::from_secs(3600), ..usual },
+            "expiration 1h",
+        ),
+    ] {
+        let lines =
+            format!("ports = 80\nscheduler = \"{scheduler}\"\nscheduler_options = {options}");
+        let service = &accepted(&edited(&[(15, &lines)])).services[0];
+        assert_eq!(service.scheduler_options, expected, "{scheduler} {options}");
+        assert_eq!(service.scheduler_options.words(service.scheduler).join(" "), words);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every mistake there is: its place, its words.
 
-use super::{BASE, edited, listed, refused};
+use super::{BASE, accepted, edited, listed, refused};
 
 /// Edits of [`BASE`], and what is wrong then.
 type Row<'r> = (&'r [(usize, &'r str)], &'r [&'r str]);
@@ -543,22 +543,6 @@ fn impossible_choices_are_named() {
             &[(14, "protocol = \"sctp\"")],
             &["14:12: `protocol` sctp is not supported by this version"],
         ),
-        (
-            &[(15, "ports = 80\nscheduler = \"mh\"")],
-            &["16:13: `scheduler` mh is not supported by this version"],
-        ),
-        (
-            &[(15, "ports = 80\nscheduler = \"twos\"")],
-            &["16:13: `scheduler` twos is not supported by this version"],
-        ),
-        (
-            &[(15, "ports = 80\nscheduler = \"lblc\"")],
-            &["16:13: `scheduler` lblc is not supported by this version"],
-        ),
-        (
-            &[(15, "ports = 80\nscheduler = \"lblcr\"")],
-            &["16:13: `scheduler` lblcr is not supported by this version"],
-        ),
         (&[(15, "ports = 80\nscheduler = \"wlcc\"")], &["16:13: `scheduler` cannot be \"wlcc\""]),
         (
             &[(15, "ports = 80\nscheduler = \"random\"")],
@@ -852,6 +836,65 @@ fn what_is_not_toml_is_named() {
     ]);
 }
 
+#[test]
+fn options_that_a_scheduler_does_not_have_are_named() {
+    let row = |scheduler: &str, options: &str| {
+        let lines =
+            format!("ports = 80\nscheduler = \"{scheduler}\"\nscheduler_options = {options}");
+        listed(&refused(&edited(&[(15, &lines)])))
+    };
+    for (scheduler, options, expected) in [
+        ("wlc", "{ port = true }", "17:30: scheduler wlc has no option `port`"),
+        ("dh", "{ fallback = false }", "17:34: scheduler dh has no option `fallback`"),
+        ("sh", "{ table_size = 509 }", "17:36: scheduler sh has no option `table_size`"),
+        ("mh", "{ expiration = 5 }", "17:36: scheduler mh has no option `expiration`"),
+        ("mh", "{ table_size = 4096 }", "17:36: `table_size` cannot be 4096"),
+        ("mh", "{ table_size = \"509\" }", "17:36: `table_size` is a string"),
+        ("sh", "{ port = 1 }", "17:30: `port` is a whole number"),
+        ("lblc", "{ expiration = 0 }", "17:36: `expiration` is zero"),
+        ("mh", "{ tablesize = 509 }", "17:23: unknown key `tablesize` in scheduler_options"),
+        ("mh", "\"mh-port\"", "17:21: `scheduler_options` is a string"),
+    ] {
+        assert_eq!(row(scheduler, options), [expected], "{scheduler} {options}");
+    }
+    let unsaid = edited(&[(15, "ports = 80\nscheduler_options = { port = true }")]);
+    assert_eq!(listed(&refused(&unsaid)), ["16:30: scheduler wlc has no option `port`"]);
+}
+
+#[test]
+fn tables_of_mh_have_room_for_their_servers_and_a_limit_together() {
+    let server = |number: usize| {
+        format!(
+            "{{ address = \"10.1.{}.{}\", segment = \"back\" }}",
+            number / 250,
+            number % 250 + 1
+        )
+    };
+    let service = |vip: usize, size: usize, servers: usize| {
+        let list: Vec<String> = (0..servers).map(server).collect();
+        format!(
+            "\n[[service]]\nvip = \"192.0.2.{vip}\"\nprotocol = \"tcp\"\nports = 80\n\
+             scheduler = \"mh\"\nscheduler_options = {{ table_size = {size} }}\n\
+             real_server = [{}]\n",
+            list.join(", ")
+        )
+    };
+    let crowded = format!("{BASE}{}", service(50, 251, 252));
+    let told = listed(&refused(&crowded));
+    assert!(told[0].ends_with("252 real servers for a table of 251 slots"), "{told:?}");
+    accepted(&format!("{BASE}{}", service(50, 251, 251)));
+
+    // 128 of the largest are 2^24 less 128.
+    let many = |count: usize| {
+        let services: String = (0..count).map(|vip| service(100 + vip, 131_071, 1)).collect();
+        format!("{BASE}{services}")
+    };
+    accepted(&many(128));
+    let told = listed(&refused(&many(130)));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("the tables of all services with mh are too large together"));
+}
+
 /// Mistakes of every layer in one text: syntax, keys, values, and what they say together.
 #[test]
 fn all_mistakes_are_reported_at_once() {
@@ -860,7 +903,7 @@ fn all_mistakes_are_reported_at_once() {
         (3, "tap = \"vipr-front-sixteen\"\nbrigde = \"br0\""),
         (8, "tap = \"vipr-back\"\nmtu = 20\nvlan = 5"),
         (13, "vip = \"10.0.0.1\""),
-        (15, "ports = [0, \"x\"]\nscheduler = \"mh\"\nscheduler = \"wlc\""),
+        (15, "ports = [0, \"x\"]\nscheduler = \"hm\"\nscheduler = \"wlc\""),
         (19, "address = \"10.0.0.300\"\nweight = \"1\"\nmac = \"01:00:5e:00:00:01\""),
     ]);
     let expected = [
@@ -872,7 +915,7 @@ fn all_mistakes_are_reported_at_once() {
         "16:7: VIP 10.0.0.1 is the director's own address",
         "18:10: `ports` has port 0",
         "18:13: `ports` is not a port or a range: \"x\"",
-        "19:13: `scheduler` mh is not supported by this version",
+        "19:13: `scheduler` cannot be \"hm\"",
         "20:1: `scheduler` is defined twice",
         "24:11: `address` is not an address: \"10.0.0.300\"",
         "25:10: `weight` is a string",
@@ -936,7 +979,9 @@ fn every_known_key_is_read() {
             let line = format!("{key} = 1979-05-27");
             let text = match schema.header {
                 "[segment.NAME]" => format!("[segment.x]\n{line}"),
-                "persistence" => format!("[[service]]\npersistence = {{ {line} }}"),
+                inline @ ("persistence" | "scheduler_options") => {
+                    format!("[[service]]\n{inline} = {{ {line} }}")
+                }
                 header if header.starts_with("[[service.") => {
                     format!("[[service]]\n{header}\n{line}")
                 }

@@ -5,9 +5,11 @@
 mod claims;
 mod placement;
 mod real_servers;
+mod scheduling;
 mod segments;
 mod services;
 
+pub use scheduling::MH_SLOTS_MAX;
 pub use segments::SEGMENTS_MAX;
 pub use services::{REAL_SERVERS_MAX, SERVICES_MAX};
 

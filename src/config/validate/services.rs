@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::placement::Placement;
 use super::real_servers::{RealServers, build_real_server};
-use super::{Seen, claims};
+use super::{Seen, claims, scheduling};
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use crate::config::document::{Document, PersistenceSection, ServiceSection};
 use crate::config::section::At;
@@ -33,6 +33,7 @@ pub(super) fn validate(
 
     let placement = Placement::new(document);
     let mut real_servers = RealServers::new(document, segments);
+    let mut slots = scheduling::Slots::default();
     let mut complete = Ok(());
     let mut services = Vec::with_capacity(sections.len());
     for section in sections {
@@ -42,7 +43,7 @@ pub(super) fn validate(
             .map(|real_server| placement.place(real_server, mistakes))
             .collect();
         real_servers.check(section, &places, mistakes);
-        match build(section, &places, mistakes) {
+        match build(section, &places, &mut slots, mistakes) {
             Ok(service) => services.push(service),
             Err(reported) => complete = Err(reported),
         }
@@ -53,8 +54,10 @@ pub(super) fn validate(
 fn build(
     section: &ServiceSection,
     places: &[Read<Arc<str>>],
+    slots: &mut scheduling::Slots,
     mistakes: &mut Mistakes,
 ) -> Read<Service> {
+    let scheduling = scheduling::build(section, slots, mistakes);
     let persistence = build_persistence(section, mistakes);
     let one_packet = build_one_packet(section, mistakes);
     let real_servers: Vec<_> = section
@@ -69,7 +72,8 @@ fn build(
         vip: section.vip?.value,
         protocol: section.protocol?.value,
         ports: section.ports.clone()?.value,
-        scheduler: section.scheduler?,
+        scheduler: scheduling?.0,
+        scheduler_options: scheduling?.1,
         persistence: persistence?,
         one_packet: one_packet?,
         on_removal: section.on_removal?,

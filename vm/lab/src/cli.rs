@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::build::disk::{self, Contents};
 use crate::build::guest::{CARDS, Guest};
 use crate::build::packages::{Kernel, Packages};
-use crate::build::disk::{self, Contents};
 use crate::build::{self, Result, image};
 use crate::lab::bench;
 use crate::lab::session::{self, Options};
@@ -78,11 +78,7 @@ struct ImageArguments {
 #[derive(Debug, clap::Args)]
 struct Program {
     /// vipr, built static.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "target/x86_64-unknown-linux-gnu/image/vipr"
-    )]
+    #[arg(long, value_name = "FILE", default_value = "target/x86_64-unknown-linux-gnu/image/vipr")]
     vipr: PathBuf,
 }
 

@@ -24,8 +24,9 @@ const ENTRY_LEN: usize = 128;
 /// The table of entries, in sectors.
 const TABLE: usize = ENTRIES * ENTRY_LEN / SECTOR;
 /// An EFI system partition, c12a7328-f81f-11d2-ba4b-00a0c93ec93b, as it is written to disk.
-const EFI_SYSTEM: [u8; 16] =
-    [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+const EFI_SYSTEM: [u8; 16] = [
+    0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+];
 /// "vipr", and which of the two: nobody has to tell two of our disks apart.
 const DISK_ID: [u8; 16] = *b"vipr\x00\x00\x00\x40\x80\x00\x00\x00disk";
 const PARTITION_ID: [u8; 16] = *b"vipr\x00\x00\x00\x40\x80\x00\x00\x00part";
@@ -55,10 +56,7 @@ pub fn build(packages: &Packages, contents: &Contents<'_>, output: &Path) -> Res
     };
     let entry = file(
         "vipr.conf",
-        format!(
-            "title vipr\nlinux /vmlinuz\ninitrd /vipr.cpio.gz\noptions {}\n",
-            contents.options
-        ),
+        format!("title vipr\nlinux /vmlinuz\ninitrd /vipr.cpio.gz\noptions {}\n", contents.options),
     )?;
     let menu = file("loader.conf", "timeout 0\ndefault vipr.conf\n".to_owned())?;
     let files: [(&Path, &str); 6] = [

@@ -52,8 +52,8 @@ fn measure(kernel: &Path, initrd: &Path) -> Result<(Duration, Option<String>)> {
     let folder = tempfile::Builder::new().prefix("vipr-lab.").tempdir();
     let folder = folder.map_err(|error| Error(format!("temporary folder: {error}")))?;
     let cable = folder.path().join("front");
-    let listener =
-        UnixListener::bind(&cable).map_err(|error| Error(format!("{}: {error}", cable.display())))?;
+    let listener = UnixListener::bind(&cable)
+        .map_err(|error| Error(format!("{}: {error}", cable.display())))?;
     let plan = Plan {
         name: "bench".to_owned(),
         memory_mib: 128,
@@ -75,11 +75,7 @@ fn measure(kernel: &Path, initrd: &Path) -> Result<(Duration, Option<String>)> {
 }
 
 /// Asks until there is an answer.
-fn first_reply(
-    listener: &UnixListener,
-    machine: &mut Machine,
-    start: Instant,
-) -> Result<Duration> {
+fn first_reply(listener: &UnixListener, machine: &mut Machine, start: Instant) -> Result<Duration> {
     let failed = |error: std::io::Error| Error(format!("bench: {error}"));
     let (mut stream, _) = listener.accept().map_err(failed)?;
     stream.set_read_timeout(Some(ASK_INTERVAL)).map_err(failed)?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::agent::{Agent, Job};
 use super::assets::Assets;
 use super::description::{
-    CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_card,     front_mac,
+    CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_card, front_mac,
 };
 use super::hub::{Cable, Hub};
 use super::machine::{self, Accelerator, HostPort, Machine, Plan, PortKind};
@@ -161,7 +161,9 @@ impl Cluster {
         if self.kind == DirectorKind::Vipr {
             let outcome = self.push(&self.configuration, boot_patience())?;
             if let Some(diagnostics) = outcome["reload"]["diagnostics"].as_str() {
-                return Err(Error(format!("the director refuses its configuration:\n{diagnostics}")));
+                return Err(Error(format!(
+                    "the director refuses its configuration:\n{diagnostics}"
+                )));
             }
         }
         for job in jobs {
@@ -181,6 +183,16 @@ impl Cluster {
     pub fn push(&self, text: &str, patience: Duration) -> Result<Value> {
         let message = format!("vipr-config {}\n{text}", text.len());
         self.exchange("director.config", message.as_bytes(), patience)
+    }
+
+    /// Presses the power button of the director's machine; whether it ended by that.
+    pub fn power_off_director(&mut self) -> Result<bool> {
+        let Some(at) = self.machines.iter().position(|machine| machine.name == "director") else {
+            return Ok(false);
+        };
+        let mut machine = self.machines.remove(at);
+        machine.press_power_button()?;
+        Ok(machine.wait_end(patience()) && machine.console_text().contains("init: powering off"))
     }
 
     /// Takes another description into force, as far as that goes while it runs.
@@ -234,16 +246,19 @@ impl Cluster {
                 return Ok(found);
             }
             stop::check()?;
-            if let Some(gone) = self.machines.iter_mut().find_map(|machine| {
-                (!machine.is_running()).then(|| machine.name.clone())
-            }) {
+            if let Some(gone) = self
+                .machines
+                .iter_mut()
+                .find_map(|machine| (!machine.is_running()).then(|| machine.name.clone()))
+            {
                 return Err(Error(format!("{gone}: the machine has ended")));
             }
             if Instant::now() >= end {
                 return Err(Error(format!(
                     "director: waited {} s in vain for {what}; it says: {}",
                     patience.as_secs(),
-                    self.server_status().map_or("nothing".to_owned(), |s| Value::Array(s).to_string())
+                    self.server_status()
+                        .map_or("nothing".to_owned(), |s| Value::Array(s).to_string())
                 )));
             }
             thread::sleep(LOOK_INTERVAL);

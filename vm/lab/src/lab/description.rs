@@ -92,8 +92,7 @@ impl Description {
     pub fn read(path: &Path) -> Result<Description> {
         let text = fs::read_to_string(path)
             .map_err(|error| Error(format!("{}: cannot be read: {error}", path.display())))?;
-        Description::parse(&text)
-            .map_err(|error| Error(format!("{}: {error}", path.display())))
+        Description::parse(&text).map_err(|error| Error(format!("{}: {error}", path.display())))
     }
 
     fn parse(text: &str) -> std::result::Result<Description, String> {

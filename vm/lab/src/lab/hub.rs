@@ -5,8 +5,8 @@
 //! segment may lose, delay or double frames, and have cables out; what passes is tallied and can
 //! be captured. Nothing here needs privileges.
 
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -167,7 +167,8 @@ impl Switches {
         let mut events = Events::with_capacity(64);
         loop {
             let now = Instant::now();
-            let due = self.delayed.peek().map(|Reverse((at, ..))| at.saturating_duration_since(now));
+            let due =
+                self.delayed.peek().map(|Reverse((at, ..))| at.saturating_duration_since(now));
             // The poll rounds up to milliseconds; that is delay enough.
             match self.poll.poll(&mut events, due) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return,
@@ -240,7 +241,8 @@ impl Switches {
     }
 
     fn switch(&mut self, from: usize, frame: &[u8]) {
-        let (name, machine) = (self.sockets[from].segment.clone(), self.sockets[from].machine.clone());
+        let (name, machine) =
+            (self.sockets[from].segment.clone(), self.sockets[from].machine.clone());
         let Some(segment) = self.segments.get_mut(&name) else { return };
         let faults = segment.faults.clone();
         let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return };

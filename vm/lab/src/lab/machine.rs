@@ -186,7 +186,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw)
+        if let Some(pid) =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw)
             && self.is_running()
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -198,12 +199,7 @@ impl Drop for Machine {
     }
 }
 
-fn arguments(
-    plan: &Plan,
-    accelerator: Accelerator,
-    console: &Path,
-    monitor: &Path,
-) -> Vec<String> {
+fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Path) -> Vec<String> {
     let mut arguments: Vec<String> = [
         "-nodefaults",
         "-no-user-config",

@@ -62,7 +62,7 @@ pub fn run(options: &Options, story: &Story) -> Result<()> {
         Ok(()) => println!("\nAll as it should be."),
         Err(error) => println!("\n{}", cluster.explain(error)),
     }
-    let result = stay(options, story, &mut cluster);
+    let result = if story.stays { stay(options, story, &mut cluster) } else { Ok(()) };
     println!("\nending the machines");
     drop(registration);
     drop(cluster);
@@ -96,18 +96,17 @@ pub fn test(options: &Options, names: &[String]) -> Result<()> {
             Ok(()) => passed += 1,
             Err(_) => failed.push(story.name),
         }
-        println!("    {} {seconds:.1} s", if failed.contains(&story.name) { "FAILED" } else { "passed" });
+        println!(
+            "    {} {seconds:.1} s",
+            if failed.contains(&story.name) { "FAILED" } else { "passed" }
+        );
     }
     println!("\n{passed} passed, {} failed", failed.len());
     if failed.is_empty() {
         Ok(())
     } else {
         let consoles = options.cache.join("failed");
-        Err(Error(format!(
-            "failed: {}; consoles are in {}",
-            failed.join(", "),
-            consoles.display()
-        )))
+        Err(Error(format!("failed: {}; consoles are in {}", failed.join(", "), consoles.display())))
     }
 }
 
@@ -213,9 +212,9 @@ fn receive(visit: Visit, cluster: &mut Cluster) {
 /// What the director knows, as a table.
 fn status(cluster: &mut Cluster) -> String {
     if let Some(director) = &mut cluster.director {
-        let said = director.start("ipvsadm -Ln --stats; ipvsadm -Lnc").and_then(|job| {
-            job.finish(Duration::from_secs(10))
-        });
+        let said = director
+            .start("ipvsadm -Ln --stats; ipvsadm -Lnc")
+            .and_then(|job| job.finish(Duration::from_secs(10)));
         return said.map_or_else(|error| format!("{error}\n"), |lines| lines.join("\n") + "\n");
     }
     let Some(servers) = cluster.server_status() else {

@@ -27,8 +27,10 @@ pub fn real_server(description: &Description, number: usize) -> String {
     if two {
         cards.push(("eth1", description.rip(number)));
         // Requests come in by one card and replies leave by the other.
-        say("for f in all default eth0 eth1; do echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter; done"
-            .to_owned());
+        say(
+            "for f in all default eth0 eth1; do echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter; done"
+                .to_owned(),
+        );
     }
     for line in hide(server.hide, &vip.to_string(), &cards) {
         say(line);
@@ -95,7 +97,9 @@ pub fn ipvs(description: &Description) -> String {
     if description.topology == Topology::TwoSegments {
         script.push_str("ip address add 10.0.0.1/24 dev eth1\nip link set eth1 up\n");
     }
-    script.push_str("for f in all default eth0; do echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter; done\n");
+    script.push_str(
+        "for f in all default eth0; do echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter; done\n",
+    );
     script.push_str("echo 1 >/proc/sys/net/ipv4/ip_forward\n");
     let _ = writeln!(script, "ipvsadm -A -t {vip}:80 -s {}", description.service.scheduler);
     for (server, number) in description.real_server.iter().zip(1..) {

@@ -23,16 +23,19 @@ pub struct Story {
     pub name: &'static str,
     pub lesson: &'static str,
     pub kind: DirectorKind,
+    /// Whether the director is still there afterwards.
+    pub stays: bool,
     /// What it changes in the description.
     prepare: fn(&mut Description),
     tell: fn(&mut Teller<'_>) -> Result<()>,
 }
 
-pub const STORIES: [Story; 10] = [
+pub const STORIES: [Story; 11] = [
     Story {
         name: "healthy",
         lesson: "one MAC for the VIP, the weights obeyed, and no reply by way of the director",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |_| {},
         tell: healthy,
     },
@@ -40,6 +43,7 @@ pub const STORIES: [Story; 10] = [
         name: "arp-problem",
         lesson: "real servers that answer ARP for the VIP, and a director that does not defend it",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |description| {
             hide_by(description, Hide::None);
             set_front(description, "defend", "off");
@@ -50,6 +54,7 @@ pub const STORIES: [Story; 10] = [
         name: "arptables",
         lesson: "the VIP hidden by arptables, as Red Hat has it",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |description| hide_by(description, Hide::Arptables),
         tell: healthy,
     },
@@ -57,6 +62,7 @@ pub const STORIES: [Story; 10] = [
         name: "sysctl",
         lesson: "the VIP hidden by arp_ignore and arp_announce",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |description| hide_by(description, Hide::Sysctl),
         tell: healthy,
     },
@@ -64,6 +70,7 @@ pub const STORIES: [Story; 10] = [
         name: "nft",
         lesson: "the VIP hidden by a table of nftables",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |description| hide_by(description, Hide::Nft),
         tell: healthy,
     },
@@ -71,6 +78,7 @@ pub const STORIES: [Story; 10] = [
         name: "real-server-dies",
         lesson: "a real server falls silent, gets no new connections, and comes back",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |_| {},
         tell: real_server_dies,
     },
@@ -78,6 +86,7 @@ pub const STORIES: [Story; 10] = [
         name: "reload",
         lesson: "weights change in the file while a download runs, and nothing breaks",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |_| {},
         tell: reload,
     },
@@ -85,6 +94,7 @@ pub const STORIES: [Story; 10] = [
         name: "drain",
         lesson: "a real server is drained: its connections finish, new ones go elsewhere",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |_| {},
         tell: drain,
     },
@@ -92,6 +102,7 @@ pub const STORIES: [Story; 10] = [
         name: "one-arm",
         lesson: "everything on one segment",
         kind: DirectorKind::Vipr,
+        stays: true,
         prepare: |description| description.topology = Topology::OneArm,
         tell: healthy,
     },
@@ -99,8 +110,17 @@ pub const STORIES: [Story; 10] = [
         name: "ipvs",
         lesson: "the same cluster with the kernel's IPVS as its director",
         kind: DirectorKind::Ipvs,
+        stays: true,
         prepare: |_| {},
         tell: healthy,
+    },
+    Story {
+        name: "power-button",
+        lesson: "the power button ends the machine with vipr alone in good order",
+        kind: DirectorKind::Vipr,
+        stays: false,
+        prepare: |_| {},
+        tell: power_button,
     },
 ];
 
@@ -225,9 +245,8 @@ fn drain(teller: &mut Teller<'_>) -> Result<()> {
     let owner = download.1.clone();
     println!("    It comes from {owner}, which is drained now:");
     // What `vipr drain web rs1` sends.
-    let request = format!(
-        r#"{{"command":"weight","service":"web","real_server":"{owner}","weight":0}}"#
-    );
+    let request =
+        format!(r#"{{"command":"weight","service":"web","real_server":"{owner}","weight":0}}"#);
     let answer = teller.cluster.control(&request).unwrap_or(Value::Null);
     println!("    {}", answer["done"].as_str().unwrap_or("?"));
     teller.expect("the director agrees", answer["done"].is_string());
@@ -236,6 +255,15 @@ fn drain(teller: &mut Teller<'_>) -> Result<()> {
     teller.expect(&format!("{owner} gets no new connection"), none);
     download.1.clear();
     teller.finish_download(download)
+}
+
+fn power_button(teller: &mut Teller<'_>) -> Result<()> {
+    let answers = teller.requests(6)?;
+    teller.spread(&answers, &teller.weights());
+    println!("    The power button of the director's machine is pressed.");
+    let ended = teller.cluster.power_off_director()?;
+    teller.expect("the router ends, and the machine after it", ended);
+    Ok(())
 }
 
 /// A download under way, and who sends it.
@@ -290,7 +318,11 @@ impl Teller<'_> {
                 "   ".clone_into(&mut line);
             }
         }
-        if line.trim().is_empty() { print!("") } else { println!("{line}") }
+        if line.trim().is_empty() {
+            print!("")
+        } else {
+            println!("{line}")
+        }
         let complete = job.lines.len() == count && !job.lines.iter().any(|l| l == "failed");
         self.expect(&format!("all {count} requests are answered"), complete);
         Ok(job.lines)
@@ -327,7 +359,8 @@ impl Teller<'_> {
     }
 
     fn answerers(&self) -> BTreeSet<Mac> {
-        let answerers = self.cluster.hub.tally().arp_answerers(self.cluster.description.service.vip);
+        let answerers =
+            self.cluster.hub.tally().arp_answerers(self.cluster.description.service.vip);
         let listed: Vec<String> = answerers.iter().map(tally::text).collect();
         println!("    ARP for the VIP is answered by: {}", listed.join(" "));
         answerers

@@ -125,11 +125,14 @@ pub fn shell(cache: &Path, machine: &str) -> Result<()> {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".shell")?.to_owned()))
+            .filter_map(|entry| {
+                Some(entry.file_name().to_str()?.strip_suffix(".shell")?.to_owned())
+            })
             .collect();
         names.sort();
         let why = if machine == "director" {
-            "the director's machine has vipr and nothing else: make vm-lab-status asks it".to_owned()
+            "the director's machine has vipr and nothing else: make vm-lab-status asks it"
+                .to_owned()
         } else {
             format!("there is no machine {machine:?}")
         };
