@@ -52,6 +52,7 @@ scenarios! {
     a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
     a_device_that_is_lost_is_found_again = "device-lost",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
+    a_card_is_the_uplink_as_long_as_vipr_runs = "uplink",
     a_bad_environment_is_one_clear_line = "errors",
 }
 

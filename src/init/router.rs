@@ -109,7 +109,7 @@ impl Router {
 
     fn spawn(&self) -> io::Result<Pid> {
         let child = Command::new(&self.program)
-            .args(["run", "-c", COPY, "--log", self.log.as_str()])
+            .args(["run", "-c", COPY, "--log", &self.log.as_str().to_lowercase()])
             .stdin(Stdio::null())
             .spawn()?;
         // It is reaped with all others, by its number.

@@ -5,6 +5,9 @@ use std::io;
 use super::link::{Kind, Link, Links};
 use crate::wire::MacAddr;
 
+/// Cards in a line; a host of containers has hundreds.
+const LISTED_MAX: usize = 8;
+
 /// A card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CardInfo {
@@ -26,7 +29,11 @@ pub fn listed(cards: &[CardInfo]) -> String {
         return "none".to_owned();
     }
     let one = |card: &CardInfo| format!("{} ({})", card.name, card.mac);
-    cards.iter().map(one).collect::<Vec<_>>().join(", ")
+    let shown = cards.iter().take(LISTED_MAX).map(one).collect::<Vec<_>>().join(", ");
+    match cards.len().saturating_sub(LISTED_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 pub(super) fn of(links: &[Link]) -> Vec<CardInfo> {
@@ -69,5 +76,7 @@ mod tests {
         let found = of(&links);
         assert_eq!(listed(&found), "eth0 (52:54:00:00:00:01), veth0 (52:54:00:00:00:01)");
         assert_eq!(listed(&of(&links[..1])), "none");
+        let many = vec![found[0].clone(); LISTED_MAX + 3];
+        assert!(listed(&many).ends_with(" and 3 more"));
     }
 }

@@ -52,3 +52,43 @@ pub fn archive(modules: &Modules, vipr: &Path, config: Option<&Path>) -> Result<
     }
     Ok(archive.finish_compressed())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::elf::tests::module;
+    use super::*;
+
+    #[test]
+    fn the_same_input_makes_the_same_image_and_another_configuration_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("modules")).unwrap();
+        for name in ["tun", "virtio_net", "bridge"] {
+            let file = path("modules").join(name).with_extension("ko");
+            fs::write(file, module(b"depends=\0")).unwrap();
+        }
+        let modules = Modules::find(&path("modules")).unwrap();
+        fs::write(path("vipr"), b"\x7fELF static").unwrap();
+        let build = |text: &str| {
+            fs::write(path("vipr.toml"), text).unwrap();
+            archive(&modules, &path("vipr"), Some(&path("vipr.toml"))).unwrap()
+        };
+        let first = build("# one");
+        assert_eq!(first, build("# one"));
+        assert_ne!(first, build("# two"));
+    }
+
+    #[test]
+    fn a_program_that_needs_libraries_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tun.ko"), module(b"depends=\0")).unwrap();
+        let modules = Modules::find(folder.path()).unwrap();
+        let own = std::env::current_exe().unwrap();
+        let error = archive(&modules, &own, None).unwrap_err().to_string();
+        assert!(error.contains("crt-static"), "{error}");
+        let error = archive(&modules, &folder.path().join("none"), None).unwrap_err().to_string();
+        assert!(error.contains("make image"), "{error}");
+    }
+}
