@@ -33,7 +33,7 @@ fi
 
 # A shell for a person.
 if [ -c /dev/hvc0 ]; then
-    (while :; do setsid cttyhack sh -l </dev/hvc0 >/dev/hvc0 2>&1; done) &
+    (while :; do setsid -c sh -l </dev/hvc0 >/dev/hvc0 2>&1; done) &
 fi
 
 port=

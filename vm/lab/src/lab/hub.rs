@@ -121,13 +121,16 @@ struct Segment {
     captures: Vec<Box<dyn Write + Send>>,
 }
 
+/// When a frame goes, its number, the socket, the frame.
+type Delayed = (Instant, u64, usize, Vec<u8>);
+
 struct Switches {
     poll: Poll,
     orders: Receiver<Order>,
     tally: Arc<Mutex<Tally>>,
     sockets: Vec<Socket>,
     segments: BTreeMap<String, Segment>,
-    delayed: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    delayed: BinaryHeap<Reverse<Delayed>>,
     sequence: u64,
     random: u64,
 }

@@ -308,20 +308,16 @@ impl Teller<'_> {
         let mut job = self.cluster.client.start(&script)?;
         let end = Instant::now() + patience();
         let mut line = "   ".to_owned();
-        loop {
-            match job.next(end)? {
-                Ok(answer) => line.push_str(&format!(" {answer}")),
-                Err(_) => break,
-            }
+        while let Ok(answer) = job.next(end)? {
+            line.push(' ');
+            line.push_str(&answer);
             if job.lines.len().is_multiple_of(ANSWERS_A_LINE) {
                 println!("{line}");
                 "   ".clone_into(&mut line);
             }
         }
-        if line.trim().is_empty() {
-            print!("")
-        } else {
-            println!("{line}")
+        if !line.trim().is_empty() {
+            println!("{line}");
         }
         let complete = job.lines.len() == count && !job.lines.iter().any(|l| l == "failed");
         self.expect(&format!("all {count} requests are answered"), complete);
