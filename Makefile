@@ -3,6 +3,8 @@
 PREFIX ?= /usr/local
 TOPOLOGY ?= two-segments
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS = frame frames configuration
 # For the cargo that rustup installs, and Debian's administration programs.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -100,6 +102,16 @@ test: ## All checks and tests; as root the namespace tests too, in private names
 	VIPR_REQUIRE_NAMESPACES=$(if $(filter 0,$(shell id -u)),1,$(VIPR_REQUIRE_NAMESPACES)) \
 	    $(CARGO) test --locked --workspace
 
+.PHONY: fuzz
+fuzz: ## Looks for inputs that break it, FUZZ_SECONDS=60 for each target (needs nightly Rust)
+	@vm/install-deps.sh build
+	@rustup run nightly cargo --version >/dev/null 2>&1 || \
+	    { echo "make fuzz: needs nightly Rust: rustup toolchain install nightly" >&2; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+	    $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
 .PHONY: msrv
 msrv: ## Compiles with the oldest supported Rust, where that is installed
 	@if [ "$$($(CARGO) --version | cut -d' ' -f2 | cut -d. -f1,2)" = $(MSRV) ]; then \
@@ -123,6 +135,20 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@timeout --foreground 240 vm/lab.sh run vm/bench-reload.sh
 	@echo && echo "== The core alone, taking configurations into force"
 	@$(CARGO) bench --locked --quiet --bench reload
+
+.PHONY: bench-arp
+bench-arp: ## How soon ARP is answered under load, and where clients end up while real servers leak it
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 120 vm/lab.sh run vm/bench-arp-load.sh
+	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
+	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/nd-guardian.sh 1000
+
+CONFIG ?= /etc/vipr/vipr.toml
+
+.PHONY: tune
+tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
+	@$(VIPR) tune --check -c $(CONFIG)
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

@@ -361,7 +361,7 @@ impl Opener for Taps {
     type Port = Tap;
 
     fn open(&mut self, segment: &Segment) -> Result<Tap, OpenError> {
-        Ok(if *segment.tap == *TAP_A { self.a.clone() } else { self.b.clone() })
+        Ok(if **segment.device() == *TAP_A { self.a.clone() } else { self.b.clone() })
     }
 }
 

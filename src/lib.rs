@@ -2,7 +2,7 @@
 //!
 //! A tour, in the order a frame travels:
 //!
-//! - [`port`]: how frames come and go (TAP devices, capture files). The only unsafe code.
+//! - [`port`]: how frames come and go (TAP devices, interfaces of the host, capture files). The only unsafe code.
 //! - [`shell`]: the single-threaded event loop around everything: ports, timers, signals, the
 //!   control socket, and the watch on the configuration file.
 //! - [`director`]: the core. A frame goes in, a verdict comes out. No sockets, no clock, no threads.

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vipr::config::snapshot::{Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts};
+use vipr::config::snapshot::{
+    AttachKind, Defend, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts,
+};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -29,16 +31,32 @@ fn every_file_has_a_test_here() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     let tested = [
+        "arp-guard.toml",
         "consistent-hash.toml",
+        "group.toml",
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
+        "packet.toml",
         "restart.toml",
+        "sctp.toml",
         "several-services.toml",
+        "sorry-server.toml",
         "static-macs.toml",
         "two-segments.toml",
+        "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn arp_guard_keeps_everybody_else_on_the_bridge_from_claiming_a_vip() {
+    let snapshot = read("arp-guard.toml");
+    let segment = &snapshot.segments[0];
+    assert_eq!((segment.role, segment.arp_guard), (Role::Both, true));
+    assert_eq!(segment.defend, Defend::default());
+    assert!(segment.bridge().is_some());
+    assert!(!read("one-arm.toml").segments[0].arp_guard, "it is not the default");
 }
 
 #[test]
@@ -114,16 +132,67 @@ fn several_services_shows_ports_protocols_and_persistence() {
         panic!("{snapshot:#?}")
     };
     let persistence = web.persistence.expect("the persistence of web");
-    assert_eq!((persistence.timeout, persistence.netmask), (Duration::from_secs(600), 24));
-    assert_eq!(web.ports.to_string(), "80,443");
-    assert_eq!((dns.protocol, dns.one_packet), (Protocol::Udp, true));
-    assert_eq!((dns_tcp.protocol, dns_tcp.one_packet), (Protocol::Tcp, false));
+    assert_eq!((persistence.timeout, persistence.netmask_v4), (Duration::from_secs(600), 24));
+    assert_eq!(web.first().ports.to_string(), "80,443");
+    assert_eq!((dns.first().protocol, dns.one_packet), (Protocol::Udp, true));
+    assert_eq!((dns_tcp.first().protocol, dns_tcp.one_packet), (Protocol::Tcp, false));
     assert_eq!(dns.real_servers, dns_tcp.real_servers);
     // The range holds the console's port.
-    let Ports::Some(ranges) = &applications.ports else { panic!("{applications:?}") };
+    let Ports::Some(ranges) = &applications.first().ports else { panic!("{applications:?}") };
     assert!(ranges.iter().any(|range| range.contains(8443)));
-    assert_eq!(console.ports.to_string(), "8443");
-    assert_eq!((&rest.ports, rest.vip), (&Ports::Any, web.vip));
+    assert_eq!(console.first().ports.to_string(), "8443");
+    assert_eq!((&rest.first().ports, rest.first().vip), (&Ports::Any, web.first().vip));
+}
+
+#[test]
+fn group_is_one_service_on_three_vips() {
+    let snapshot = read("group.toml");
+    assert_eq!(services(&snapshot), [("shop", 2)]);
+    let shop = &snapshot.services[0];
+    assert_eq!(
+        shop.endpoint(),
+        "192.0.2.10:80,443/tcp + 192.0.2.10:443/udp + 192.0.2.11:80,443/tcp + \
+         [2001:db8:0:1::10]:80,443/tcp"
+    );
+    assert_eq!(shop.netmasks().as_deref(), Some("32 /64"));
+    assert!(shop.expire_quiescent);
+}
+
+#[test]
+fn sctp_writes_down_the_defaults() {
+    let snapshot = read("sctp.toml");
+    assert_eq!(services(&snapshot), [("diameter", 2)]);
+    assert_eq!(snapshot.services[0].first().protocol, Protocol::Sctp);
+    assert!(!snapshot.services[0].sloppy_sctp);
+    assert_eq!(snapshot.timeouts, Timeouts::default());
+}
+
+#[test]
+fn sorry_server_has_a_quorum_with_hysteresis() {
+    let snapshot = read("sorry-server.toml");
+    assert_eq!(services(&snapshot), [("web", 3)]);
+    let web = &snapshot.services[0];
+    assert_eq!((web.quorum, web.quorum_hysteresis, web.expire_nodest), (4, 1, true));
+    assert_eq!(web.sorry_server.as_ref().map(|sorry| &*sorry.name), Some("back-soon"));
+    // What it says of a service without these keys.
+    let plain = &read("minimal.toml").services[0];
+    assert_eq!((plain.quorum, plain.quorum_hysteresis), (1, 0));
+    assert_eq!((plain.expire_nodest, &plain.sorry_server), (false, &None));
+}
+
+#[test]
+fn packet_and_xdp_are_on_cards_of_the_host() {
+    for (file, kind) in [("packet.toml", AttachKind::Packet), ("xdp.toml", AttachKind::Xdp)] {
+        let snapshot = read(file);
+        let attached: Vec<_> = snapshot
+            .segments
+            .iter()
+            .map(|segment| (segment.attach.kind(), segment.device().to_string()))
+            .collect();
+        assert_eq!(attached, [(kind, "eth0".to_owned()), (kind, "eth1".to_owned())], "{file}");
+        assert_eq!(services(&snapshot), [("web", 2)]);
+        assert!(snapshot.segments.iter().all(|segment| segment.offload == OffloadMode::Auto));
+    }
 }
 
 #[test]
@@ -146,8 +215,8 @@ fn ipv6_mixes_families() {
     let expected = [("[2001:db8:0:1::10]:443/tcp", 2), ("192.0.2.10:443/tcp", 2)];
     assert_eq!(services(&snapshot), expected);
     let [six, four] = &snapshot.services[..] else { panic!("{snapshot:#?}") };
-    assert!(six.vip.is_ipv6() && four.vip.is_ipv4());
-    assert_eq!(six.persistence.map(|persistence| persistence.netmask), Some(56));
+    assert!(six.first().vip.is_ipv6() && four.first().vip.is_ipv4());
+    assert_eq!(six.persistence.map(|persistence| persistence.netmask_v6), Some(56));
     for service in [six, four] {
         let families: Vec<_> =
             service.real_servers.iter().map(|server| server.address.is_ipv6()).collect();

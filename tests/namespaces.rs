@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 5] = ["ping", "jq", "dnsmasq", "socat", "wrk"];
+const PROGRAMS: [&str; 7] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -37,11 +37,16 @@ scenarios! {
     http_is_balanced_on_two_segments = "http-two-segments",
     http_is_balanced_on_one_segment = "http-one-arm",
     arp_is_answered_for_vips_and_own_addresses_only = "arping",
+    a_real_server_that_leaks_is_named_and_repaired_or_kept_out = "arp-guardian",
+    a_real_server_that_advertises_the_vip_is_named_and_repaired_or_kept_out = "nd-guardian",
+    arp_is_answered_however_much_comes_in = "arp-overload",
     real_servers_are_found_lost_and_found_again = "arp-resolution",
     large_transfers_arrive_whole = "large-transfer",
     what_belongs_to_no_service_is_refused = "reject",
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
+    two_ports_are_one_service = "group",
+    a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
@@ -51,6 +56,10 @@ scenarios! {
     what_it_says_agrees_with_what_the_servers_logged = "status",
     a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
     a_device_that_is_lost_is_found_again = "device-lost",
+    http_is_balanced_on_cards_of_the_host = "packet",
+    http_is_balanced_on_cards_of_the_host_by_xdp = "xdp",
+    a_running_router_moves_between_taps_and_cards = "attach-reload",
+    what_costs_speed_on_a_host_is_changed_and_changed_back = "tune",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
     a_card_is_the_uplink_as_long_as_vipr_runs = "uplink",
     a_bad_environment_is_one_clear_line = "errors",

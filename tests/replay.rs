@@ -292,6 +292,32 @@ fn a_frame_is_held_until_arp_has_found_its_real_server() {
 }
 
 #[test]
+fn another_claimant_of_the_vip_is_named_and_what_he_misled_is_put_right() {
+    let leak = (RS1_MAC, VIP.1);
+    let dip = Ipv4Addr::new(192, 0, 2, 2);
+    let frames = vec![
+        (START, arp_request(CLIENT.0, CLIENT.1, VIP.1)),
+        (START + SECOND, arp_reply(leak.0, leak.1, FRONT_MAC, dip)),
+        (START + 2 * SECOND, from_client().tcp(40001, 80, "A", b"")),
+        (START + 30 * SECOND, from_client().tcp(40002, 80, "S", b"")),
+    ];
+    let replayed = replay(TWO_SEGMENTS, &[("front", NANOSECONDS.write(&frames))]);
+    assert_eq!(replayed.field("verdict"), ["replied", "consumed", "forwarded", "forwarded"]);
+    assert_eq!(replayed.field("real_server")[2], "rs1", "the connection was his");
+    for said in ["rs1: claims VIP 192.0.2.10", "rs1: no longer claims VIP 192.0.2.10"] {
+        assert_eq!(replayed.stderr.matches(said).count(), 1, "{}", replayed.stderr);
+    }
+    let told = arp_request(FRONT_MAC, VIP.1, VIP.1);
+    let to_client: Vec<u64> = replayed
+        .frames("front")
+        .iter()
+        .filter(|(_, frame)| frame[..6] == CLIENT.0.0 && frame[6..] == told[6..])
+        .map(|(time, _)| (time - START - SECOND) / MILLISECOND)
+        .collect();
+    assert_eq!(to_client, [2, 10, 40, 200, 800]);
+}
+
+#[test]
 fn timers_fire_up_to_the_last_frame_and_none_later() {
     let announcements = |last: u64| {
         let frames = vec![

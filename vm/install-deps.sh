@@ -29,8 +29,11 @@ NEEDS=(
     "test  | ping            | iputils-ping"
     "test  | jq              | jq"
     "test  | dnsmasq         | dnsmasq-base"
+    "test  | openssl         | openssl"
     "test  | socat           | socat"
     "test  | wrk             | wrk"
+    "test  | nft             | nftables"
+    "test  | perl_times      | perl"
     "test  | ed              | ed"
     "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"
@@ -99,6 +102,7 @@ is_there() {
         ca_certificates) [[ -e ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]] ;;
         # Debian has another arping, with other options.
         arping_iputils) [[ $(arping -V 2>&1) == *iputils* ]] ;;
+        perl_times) perl -MTime::HiRes -e 1 2>/dev/null ;;
         cargo-*) cargo "${1#cargo-}" --version >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -110,6 +114,7 @@ describe() {
         cargo_is_new) echo "cargo $(minimum_rust) or later (found: $(cargo --version 2>/dev/null || echo none))" ;;
         ca_certificates) echo "CA certificates (/etc/ssl/certs/ca-certificates.crt)" ;;
         arping_iputils) echo "arping (the one of iputils)" ;;
+        perl_times) echo "Perl's Time::HiRes" ;;
         *) echo "$1" ;;
     esac
 }

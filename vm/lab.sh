@@ -170,6 +170,20 @@ lab_config() {
     echo "$LAB_ROOT/vm/demo-$TOPOLOGY.toml"
 }
 
+# The same configuration with the director on cards of its host, without a TAP: `lab_direct packet
+# FILE`. The cards are eth-vip and eth-backend, cabled to the bridges that the TAPs would be on.
+lab_direct() {
+    local bridge card
+    for bridge in "${BRIDGES[@]}"; do
+        card=eth-${bridge#br-}
+        ip -n director link show "$card" >/dev/null 2>&1 ||
+            ip -n director link add "$card" up type veth peer name "$card-end"
+        ip -n director link set "$card-end" master "$bridge" up
+    done
+    sed -e "s/^tap = .*/attach = \"$1\"/" -e 's/^bridge = "br-\(.*\)"/interface = "eth-\1"/' \
+        "$(lab_config)" >"$2"
+}
+
 # Starts vipr on the director's host and waits until it answers `status` and knows every real
 # server's MAC (that second part not with a second argument of `any`).
 lab_vipr_start() {
@@ -237,6 +251,11 @@ lab_wait() {
         fi
         sleep 0.05
     done
+}
+
+# Whether a command prints nothing.
+lab_is_silent() {
+    [[ -z $("$@") ]]
 }
 
 # Whether a file is there and has a text in it.

@@ -55,7 +55,8 @@ fn router_lines(router: &Router) -> Vec<String> {
 }
 
 fn segment_lines(segments: &[Segment]) -> Vec<String> {
-    let header = ["SEGMENT", "ROLE", "TAP", "BRIDGE", "MAC", "MTU", "ADDRESSES"];
+    let header =
+        ["SEGMENT", "ROLE", "ATTACH", "DEVICE", "BRIDGE", "MAC", "MTU", "DEFEND", "ADDRESSES"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(segments.iter().take(SEGMENTS_SHOWN_MAX).map(|segment| {
         let role = match (segment.role.has_vips(), segment.role.has_real_servers()) {
@@ -67,10 +68,12 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
         vec![
             segment.name.to_string(),
             role.into(),
-            segment.tap.to_string(),
+            segment.attach.kind().name().into(),
+            segment.device().to_string(),
             bridge(segment),
             segment.mac.to_string(),
             segment.mtu.map_or("device's".into(), |mtu| mtu.to_string()),
+            defence(segment),
             if addresses.is_empty() { "-".into() } else { shortened(&addresses, " ") },
         ]
     }));
@@ -81,10 +84,19 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
 
 /// The bridge, and the card that joins it to the outside: `br-vip+eth0`.
 fn bridge(segment: &Segment) -> String {
-    match (&segment.bridge, &segment.uplink) {
+    match (segment.bridge(), segment.uplink()) {
         (Some(bridge), Some(uplink)) => format!("{bridge}+{uplink}"),
         (Some(bridge), None) => bridge.to_string(),
         (None, _) => "-".into(),
+    }
+}
+
+/// What is done about other claimants of a VIP, where there are VIPs.
+fn defence(segment: &Segment) -> String {
+    match (segment.role.has_vips(), segment.arp_guard) {
+        (false, _) => "-".to_owned(),
+        (true, false) => segment.defend.name().to_owned(),
+        (true, true) => format!("{}, guard", segment.defend.name()),
     }
 }
 
@@ -140,13 +152,35 @@ fn service_row(service: &Service, real_servers_shown: usize) -> Vec<String> {
     remarks.extend(service.scheduler_options.words(service.scheduler));
     if let Some(persistence) = service.persistence {
         let timeout = format_duration(persistence.timeout);
-        remarks.push(format!("persistent {timeout} per /{}", persistence.netmask));
+        let netmasks = service.netmasks().unwrap_or_default();
+        remarks.push(format!("persistent {timeout} per /{netmasks}"));
     }
     if service.one_packet {
         remarks.push("one packet".to_owned());
     }
+    let switches = [
+        (service.sloppy_tcp, "sloppy tcp"),
+        (service.sloppy_sctp, "sloppy sctp"),
+        (service.expire_quiescent, "expires quiescent"),
+        (service.expire_nodest, "expires without server"),
+    ];
+    remarks.extend(switches.iter().filter(|(on, _)| *on).map(|(_, what)| (*what).to_owned()));
+    match (service.quorum, service.quorum_hysteresis) {
+        (1, 0) => {}
+        (quorum, 0) => remarks.push(format!("quorum {quorum}")),
+        (quorum, hysteresis) => remarks.push(format!("quorum {quorum} ± {hysteresis}")),
+    }
+    if let Some(sorry_server) = &service.sorry_server {
+        remarks.push(format!("sorry server {}", sorry_server.name));
+    }
     let endpoint = service.endpoint();
     let name = if *service.name == *endpoint { "-" } else { &*service.name };
+    if service.listen.len() > 1 {
+        let listen: Vec<String> = service.listen.iter().map(ToString::to_string).collect();
+        let endpoint = shortened(&listen, " + ");
+        let name = if *service.name == *service.endpoint() { "-" } else { &*service.name };
+        return vec![name.into(), endpoint, service.scheduler.name().into(), remarks.join(", ")];
+    }
     let ports: Vec<String> = endpoint.split(',').map(str::to_owned).collect();
     let (Some((_, protocol)), true) = (endpoint.rsplit_once('/'), ports.len() > ELEMENTS_SHOWN_MAX)
     else {

@@ -2,7 +2,7 @@
 //! are.
 
 use crate::config::Snapshot;
-use crate::config::snapshot::{OnRemoval, Segment, Service};
+use crate::config::snapshot::{AttachKind, OnRemoval, Segment, Service};
 use crate::director::report::{RealServerReport, RealServerState, ServiceReport, StatusReport};
 
 /// One line each; `before` is what `report` is about.
@@ -62,9 +62,13 @@ fn segment_effects(
         }
         return;
     };
-    if (&segment.tap, &segment.bridge, &segment.uplink, segment.mtu)
-        != (&next.tap, &next.bridge, &next.uplink, next.mtu)
-    {
+    let differs = match next.attach.kind() {
+        // The MAC is part of what the interface lets through.
+        AttachKind::Packet | AttachKind::Xdp => segment.mac != next.mac,
+        // A TAP is opened with or without headers for it.
+        AttachKind::Tap => segment.offload != next.offload,
+    };
+    if (&segment.attach, segment.mtu) != (&next.attach, next.mtu) || differs {
         lines.push(format!(
             "segment {name}: its port closes and opens again; frames that come meanwhile are lost"
         ));
@@ -130,9 +134,14 @@ fn ending(count: u32, to: &str, on_removal: OnRemoval) -> Option<String> {
 }
 
 fn is_same(known: &Service, report: &ServiceReport) -> bool {
-    known.vip == report.vip
-        && known.protocol == report.protocol
-        && known.ports.to_string() == report.ports
+    if report.listen.is_empty() {
+        // A router of an earlier version: it has no groups.
+        let [only] = &*known.listen else { return false };
+        return only.vip == report.vip
+            && only.protocol == report.protocol
+            && only.ports.to_string() == report.ports;
+    }
+    known.listen.iter().map(ToString::to_string).eq(report.listen.iter().cloned())
 }
 
 fn has_segment(snapshot: &Snapshot, real_server: &RealServerReport) -> bool {

@@ -11,6 +11,7 @@ mod reload;
 mod replay;
 mod run;
 mod status;
+mod tune;
 mod weight;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     /// It takes vipr.config=SOURCE and vipr.log=LEVEL from the kernel's command line. SOURCE is a
     /// path in the image, disk:/dev/vda, virtiofs:TAG, or port for what the host sends.
     Init,
+    Tune(tune::Arguments),
 }
 
 /// How a command failed, and so the exit status.
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Undrain(arguments) => weight::undrain(&arguments),
         Command::Weight(arguments) => weight::set(&arguments),
         Command::Init => init::run().map_err(Failure::Usage),
+        Command::Tune(arguments) => tune::run(&arguments),
     };
     exit_code(result)
 }

@@ -15,7 +15,7 @@ use crate::shell::control::Control;
 use crate::shell::event_loop::{EventLoop, StartError};
 use crate::shell::file::LoadError;
 use crate::shell::metrics::Metrics;
-use crate::shell::ports::Taps;
+use crate::shell::ports::Devices;
 use crate::shell::signals::Signals;
 use crate::shell::watch::Loaded;
 use crate::shell::{logger, systemd};
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         snapshot.router.metrics.map(Metrics::bind).transpose().map_err(|error| failed(&error))?;
     // Keyed by the system's randomness.
     let seed = RandomState::new().hash_one(std::process::id());
-    let mut event_loop = EventLoop::start(loaded, Taps, seed).map_err(|error| failed(&error))?;
+    let mut event_loop = EventLoop::start(loaded, Devices, seed).map_err(|error| failed(&error))?;
     let served = event_loop
         .obey(signals)
         .and_then(|()| event_loop.serve_control(control))
@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         path.display()
     );
     log_details(&snapshot);
-    if snapshot.segments.iter().any(|segment| segment.bridge.is_some()) {
+    if snapshot.segments.iter().any(|segment| segment.bridge().is_some()) {
         for warning in bridge_netfilter::check() {
             log::warn!("{warning}");
         }
@@ -123,21 +123,20 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a Arc<str>>) -> String {
 fn log_details(snapshot: &Snapshot) {
     for segment in &snapshot.segments {
         log::debug!(
-            "segment {}: TAP {}, bridge {}, MAC {}, addresses {:?}",
+            "segment {}: {} {}, bridge {}, MAC {}, addresses {:?}",
             segment.name,
-            segment.tap,
-            segment.bridge.as_deref().unwrap_or("none"),
+            segment.attach.kind().name(),
+            segment.device(),
+            segment.bridge().map_or("none", |bridge| bridge),
             segment.mac,
             segment.addresses
         );
     }
     for service in &snapshot.services {
         log::debug!(
-            "service {}: {} {}/{}, {}, {} real servers",
+            "service {}: {}, {}, {} real servers",
             service.name,
-            service.vip,
-            service.ports,
-            service.protocol,
+            service.endpoint(),
             service.scheduler.name(),
             service.real_servers.len()
         );

@@ -73,6 +73,7 @@ fn write_status(output: &mut dyn Write, status: &RouterStatus, views: &[View]) -
     }
     write_segments(output, &status.report)?;
     write_frames(output, &status.report)?;
+    write_guards(output, &status.report)?;
     write_conflicts(output, &status.report)
 }
 
@@ -159,7 +160,10 @@ fn write_services(
             None => writeln!(output, "{protocol:<4} {address} {}", flags(service))?,
             Some(counts) => writeln!(output, "{protocol:<4} {address:<28} {}", columns(counts))?,
         }
-        for real_server in &service.real_servers {
+        for further in service.listen.iter().skip(1) {
+            writeln!(output, "   + {further}")?;
+        }
+        for real_server in service.real_servers.iter().chain(&service.sorry_server) {
             let address = endpoint(real_server.address, &service.ports);
             let columns = match counts(view, real_server.traffic, real_server.rates) {
                 None => state_columns(real_server),
@@ -223,6 +227,9 @@ fn flags(service: &ServiceReport) -> String {
     } else if !service.up {
         flags += " down";
     }
+    if service.live_weight < u64::from(service.quorum) && service.configured {
+        flags += &format!(" quorum {} of {}", service.live_weight, service.quorum);
+    }
     flags
 }
 
@@ -248,21 +255,24 @@ const fn state_name(state: RealServerState) -> &'static str {
         RealServerState::Quiesced => "quiesced",
         RealServerState::Overloaded => "overloaded",
         RealServerState::Draining => "draining",
+        RealServerState::Sorry => "sorry",
     }
 }
 
 fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
     writeln!(
         output,
-        "\n{:<12} {:<7} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8}",
+        "\n{:<12} {:<7} {:<6} {:<15} {:<15} {:<17} {:>5} {:<5} {:>8} {:>8} {:>8} {:>8}",
         "Segment",
         "Role",
-        "TAP",
+        "Attach",
+        "Device",
         "Bridge",
         "MAC",
         "MTU",
         "State",
         "RxFrames",
+        "RxMissed",
         "TxFrames",
         "TxErrors"
     )?;
@@ -274,14 +284,16 @@ fn write_segments(output: &mut dyn Write, report: &StatusReport) -> io::Result<(
         };
         writeln!(
             output,
-            "{:<12} {role:<7} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8}",
+            "{:<12} {role:<7} {:<6} {:<15} {:<15} {} {:>5} {:<5} {:>8} {:>8} {:>8} {:>8}",
             segment.name,
+            segment.attach.name(),
             segment.tap,
             segment.bridge.as_deref().unwrap_or("-"),
             segment.mac,
             segment.mtu,
             if segment.up { "up" } else { "down" },
             short(segment.received_frames),
+            short(segment.missed_frames),
             short(segment.sent_frames),
             short(segment.send_errors),
         )?;
@@ -307,6 +319,19 @@ fn write_frames(output: &mut dyn Write, report: &StatusReport) -> io::Result<()>
     Ok(())
 }
 
+/// Bridges that are guarded, and those that should be.
+fn write_guards(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    for segment in &report.segments {
+        let Some(guard) = &segment.arp_guard else { continue };
+        let name = &segment.name;
+        match &guard.error {
+            Some(error) => writeln!(output, "Guard of segment {name}: OFF: {error}")?,
+            None => writeln!(output, "Guard of segment {name}: claims blocked {}", guard.blocked)?,
+        }
+    }
+    Ok(())
+}
+
 fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
     if !report.conflicts.is_empty() {
         writeln!(output)?;
@@ -315,7 +340,7 @@ fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<
         let ago = report.uptime_seconds.saturating_sub(conflict.last as u64);
         writeln!(
             output,
-            "Conflict: VIP {} is claimed on segment {} by {} ({}); claims: {}, the last {} ago",
+            "Conflict: VIP {} is claimed on segment {} by {} ({}); claims: {}, {}the last {} ago",
             conflict.vip,
             conflict.segment,
             conflict.mac,
@@ -324,8 +349,35 @@ fn write_conflicts(output: &mut dyn Write, report: &StatusReport) -> io::Result<
                 None => "no real server".to_owned(),
             },
             conflict.count,
+            conflict.first_at.as_ref().map_or_else(String::new, |at| format!("since {at}, ")),
             age(ago),
         )?;
+    }
+    write_guardian(output, report)
+}
+
+/// What was done about claims, if there ever were any.
+fn write_guardian(output: &mut dyn Write, report: &StatusReport) -> io::Result<()> {
+    let guardian = &report.guardian;
+    if report.conflicts.is_empty() && guardian.defended == 0 && guardian.repaired == 0 {
+        return Ok(());
+    }
+    if report.conflicts.is_empty() {
+        writeln!(output)?;
+    }
+    writeln!(
+        output,
+        "Guardian: announced again {}, stations told {}, connections adopted {}",
+        guardian.defended, guardian.repaired, guardian.adopted
+    )?;
+    for (count, what) in [
+        (guardian.repairs_refused, "frames to stations held back, too many at once"),
+        (guardian.stations_refused, "stations without room in the table"),
+        (guardian.unknowable, "segments of connections to one of several claimants"),
+    ] {
+        if count > 0 {
+            writeln!(output, "  {count} {what}")?;
+        }
     }
     Ok(())
 }
@@ -364,16 +416,18 @@ mod tests {
         UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down
           -> [2001:db8:1::11]:53,853      Route   0      0          0          quiesced   52:54:00:00:00:11 ns1
 
-        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
-        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
-        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+        Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
+        front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0
+        back         backend packet eth1            -               02:00:00:00:01:02  9000 down       400       12  123456K        4
 
         Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
           dropped foreign_mac              200
           dropped loop                     5
 
-        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, the last 3 min 3 s ago
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, since 2026-11-22T12:36:01.500Z, the last 3 min 3 s ago
         Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:99 (no real server); claims: 1, the last 4 s ago
+        Guardian: announced again 9, stations told 120, connections adopted 3
+          2 stations without room in the table
         ");
     }
 
@@ -398,16 +452,18 @@ mod tests {
         UDP  [2001:db8::10]:53,853               0        0        0
           -> [2001:db8:1::11]:53,853             0        0        0
 
-        Segment      Role    TAP             Bridge          MAC                 MTU State RxFrames TxFrames TxErrors
-        front        vip     vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K      211        0
-        back         backend vipr-back       -               02:00:00:00:01:02  9000 down       400  123456K        4
+        Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
+        front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0
+        back         backend packet eth1            -               02:00:00:00:01:02  9000 down       400       12  123456K        4
 
         Frames: 123457400 received = 123456789 forwarded + 11 replied + 395 consumed + 0 held + 205 dropped
           dropped foreign_mac              200
           dropped loop                     5
 
-        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, the last 3 min 3 s ago
+        Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:12 (real server rs2); claims: 40, since 2026-11-22T12:36:01.500Z, the last 3 min 3 s ago
         Conflict: VIP 192.0.2.10 is claimed on segment front by 52:54:00:00:00:99 (no real server); claims: 1, the last 4 s ago
+        Guardian: announced again 9, stations told 120, connections adopted 3
+          2 stations without room in the table
         ");
     }
 

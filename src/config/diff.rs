@@ -1,7 +1,7 @@
 //! What one configuration changes about another, in words: one line a difference, subject first.
 //!
 //! Things are the same by their natural keys, as the core reconciles them: segments by name,
-//! services by VIP, protocol and ports, real servers by address and segment.
+//! services by all they listen on (VIPs, protocols, ports), real servers by address and segment.
 
 use core::fmt::{Debug, Display};
 use core::net::IpAddr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Snapshot;
 use super::durations::format_duration;
-use super::snapshot::{Announce, RealServer, Router, Segment, Service, Timeouts};
+use super::snapshot::{Announce, AttachKind, RealServer, Router, Segment, Service, Timeouts};
 
 /// Every difference; empty if the two are equal.
 pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<String> {
@@ -79,21 +79,28 @@ impl Changes {
             self.about(format!("segment {}", segment.name));
             let Some(old) = known.get(&*segment.name) else {
                 let role = format!("{:?}", segment.role).to_lowercase();
-                self.say(format!("added (role {role}, tap {})", segment.tap));
+                let (kind, device) = (segment.attach.kind().name(), segment.device());
+                self.say(format!("added (role {role}, {kind} {device})"));
                 continue;
             };
             self.word("role", &old.role, &segment.role);
-            self.value("tap", &old.tap, &segment.tap);
-            self.option("bridge", old.bridge.as_ref(), segment.bridge.as_ref());
-            self.option("uplink", old.uplink.as_ref(), segment.uplink.as_ref());
+            let kinds = (old.attach.kind(), segment.attach.kind());
+            self.word("attach", &kinds.0, &kinds.1);
+            let key = if kinds.1 == AttachKind::Tap { "tap" } else { "interface" };
+            self.value(key, old.device(), segment.device());
+            self.option("bridge", old.bridge(), segment.bridge());
+            self.option("uplink", old.uplink(), segment.uplink());
+            self.word("offload", &old.offload, &segment.offload);
             self.value("mac", &old.mac, &segment.mac);
             self.option("mtu", old.mtu.as_ref(), segment.mtu.as_ref());
             self.list("address", &old.addresses, &segment.addresses);
+            self.word("defend", &old.defend, &segment.defend);
+            self.value("arp_guard", &old.arp_guard, &segment.arp_guard);
         }
     }
 
     fn services(&mut self, before: &[Arc<Service>], after: &[Arc<Service>]) {
-        let key = |service: &Service| (service.vip, service.protocol, service.ports.clone());
+        let key = |service: &Service| Arc::clone(&service.listen);
         let mut known: BTreeMap<_, &Arc<Service>> =
             before.iter().map(|service| (key(service), service)).collect();
         let kept: Vec<Option<&Arc<Service>>> =
@@ -126,10 +133,18 @@ impl Changes {
         self.option("scheduler_options", options(before).as_ref(), options(after).as_ref());
         let persistence = |service: &Service| {
             let persistence = service.persistence?;
-            Some(format!("{}/{}", format_duration(persistence.timeout), persistence.netmask))
+            let timeout = format_duration(persistence.timeout);
+            Some(format!("{timeout}/{}", service.netmasks().unwrap_or_default()))
         };
         self.option("persistence", persistence(before).as_ref(), persistence(after).as_ref());
         self.value("one_packet", &before.one_packet, &after.one_packet);
+        self.value("sloppy_tcp", &before.sloppy_tcp, &after.sloppy_tcp);
+        self.value("sloppy_sctp", &before.sloppy_sctp, &after.sloppy_sctp);
+        self.value("expire_quiescent", &before.expire_quiescent, &after.expire_quiescent);
+        self.value("expire_nodest", &before.expire_nodest, &after.expire_nodest);
+        self.value("quorum", &before.quorum, &after.quorum);
+        self.value("quorum_hysteresis", &before.quorum_hysteresis, &after.quorum_hysteresis);
+        self.sorry_server(before, after);
         self.word("on_removal", &before.on_removal, &after.on_removal);
         let key = |server: &Arc<RealServer>| -> (IpAddr, _) {
             (server.address, Arc::clone(&server.segment))
@@ -157,9 +172,28 @@ impl Changes {
         }
     }
 
+    fn sorry_server(&mut self, before: &Service, after: &Service) {
+        match (&before.sorry_server, &after.sorry_server) {
+            (Some(old), Some(new)) if old.key() == new.key() => {
+                self.server("sorry server", &after.name, old, new);
+            }
+            (None, None) => {}
+            (old, new) => {
+                let name = |server: &Option<Arc<RealServer>>| {
+                    server.as_ref().map(|server| format!("{} ({})", server.name, server.address))
+                };
+                self.option("sorry server", name(old).as_ref(), name(new).as_ref());
+            }
+        }
+    }
+
     fn real_server(&mut self, service: &str, before: &RealServer, after: &RealServer) {
+        self.server("real server", service, before, after);
+    }
+
+    fn server(&mut self, kind: &str, service: &str, before: &RealServer, after: &RealServer) {
         let outer = core::mem::take(&mut self.subject);
-        self.about(format!("service {service}: real server {}", after.name));
+        self.about(format!("service {service}: {kind} {}", after.name));
         self.value("name", &before.name, &after.name);
         self.option("mac", before.mac.as_ref(), after.mac.as_ref());
         self.list("vip_mac", &before.vip_macs, &after.vip_macs);
@@ -303,6 +337,15 @@ weight = 1
                 "role = \"backend\"",
                 "role = \"both\"\nmtu = 1400",
                 &["segment back: role backend → both", "segment back: mtu none → 1400"],
+            ),
+            (
+                "tap = \"vipr-front\"",
+                "tap = \"vipr-front\"\nbridge = \"br0\"\ndefend = \"announce\"\narp_guard = true",
+                &[
+                    "segment front: bridge none → br0",
+                    "segment front: defend repair → announce",
+                    "segment front: arp_guard false → true",
+                ],
             ),
             (
                 "[segment.front]",

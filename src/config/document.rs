@@ -12,11 +12,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Mistake, Mistakes, Read, Span};
+use super::attach::Attachment;
+use super::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
-    Announce, MH_TABLE_SIZES, OnRemoval, Ports, Protocol, Role, SchedulerKind, Timeouts, Unmatched,
-    Uplink,
+    Announce, Defend, MH_TABLE_SIZES, OffloadMode, OnRemoval, Ports, Protocol, Role, SchedulerKind,
+    Timeouts, Unmatched,
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
@@ -33,6 +34,8 @@ pub const MTU_MAX: u16 = 65_521;
 pub const ADDRESSES_MAX: usize = 256;
 /// Further cards of one real server.
 pub const VIP_MACS_MAX: usize = 64;
+/// Elements of `listen`.
+pub const LISTEN_MAX: usize = 64;
 
 const ROOT: Schema = Schema {
     header: "the file",
@@ -68,8 +71,21 @@ const TIMEOUTS: Schema =
     Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
-    keys: &["role", "tap", "bridge", "uplink", "mac", "mtu", "address"],
-    reserved: &["attach", "interface", "socket", "vlan", "offload", "defend", "arp_guard"],
+    keys: &[
+        "role",
+        "attach",
+        "tap",
+        "bridge",
+        "uplink",
+        "interface",
+        "offload",
+        "mac",
+        "mtu",
+        "address",
+        "defend",
+        "arp_guard",
+    ],
+    reserved: &["socket", "vlan"],
     is_root: false,
 };
 const SERVICE: Schema = Schema {
@@ -79,18 +95,38 @@ const SERVICE: Schema = Schema {
         "vip",
         "protocol",
         "ports",
+        "listen",
         "scheduler",
         "scheduler_options",
         "persistence",
         "one_packet",
+        "sloppy_tcp",
+        "sloppy_sctp",
+        "expire_quiescent",
+        "expire_nodest",
+        "quorum",
+        "quorum_hysteresis",
         "on_removal",
+        "sorry_server",
         "real_server",
     ],
-    reserved: &["listen", "check", "quorum", "sorry_server", "expire_quiescent", "sloppy_tcp"],
+    reserved: &["check"],
     is_root: false,
 };
-const PERSISTENCE: Schema =
-    Schema { header: "persistence", keys: &["timeout", "netmask"], reserved: &[], is_root: false };
+const LISTEN: Schema =
+    Schema { header: "listen", keys: &["vip", "protocol", "ports"], reserved: &[], is_root: false };
+const PERSISTENCE: Schema = Schema {
+    header: "persistence",
+    keys: &["timeout", "netmask", "netmask_v6"],
+    reserved: &[],
+    is_root: false,
+};
+const SORRY_SERVER: Schema = Schema {
+    header: "[service.sorry_server]",
+    keys: &["name", "address", "mac", "vip_mac", "segment"],
+    reserved: &[],
+    is_root: false,
+};
 const SCHEDULER_OPTIONS: Schema = Schema {
     header: "scheduler_options",
     keys: &["port", "fallback", "table_size", "expiration"],
@@ -114,15 +150,17 @@ const REAL_SERVER: Schema = Schema {
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
-pub(super) const SCHEMAS: [&Schema; 9] = [
+pub(super) const SCHEMAS: [&Schema; 11] = [
     &ROOT,
     &ROUTER,
     &ANNOUNCE,
     &TIMEOUTS,
     &SEGMENT,
     &SERVICE,
+    &LISTEN,
     &PERSISTENCE,
     &SCHEDULER_OPTIONS,
+    &SORRY_SERVER,
     &REAL_SERVER,
 ];
 
@@ -157,12 +195,13 @@ pub(super) struct RouterSection {
 pub(super) struct SegmentSection {
     pub name: At<Arc<str>>,
     pub role: Read<At<Role>>,
-    pub tap: Read<At<Arc<str>>>,
-    pub bridge: Read<Option<At<Arc<str>>>>,
-    pub uplink: Read<Option<At<Uplink>>>,
+    pub attachment: Attachment,
+    pub offload: Read<OffloadMode>,
     pub mac: Read<Option<At<MacAddr>>>,
     pub mtu: Read<Option<At<u16>>>,
     pub addresses: List<IpNet>,
+    pub defend: Read<Option<At<Defend>>>,
+    pub arp_guard: Read<Option<At<bool>>>,
 }
 
 /// `[[service]]`.
@@ -170,17 +209,32 @@ pub(super) struct SegmentSection {
 pub(super) struct ServiceSection {
     pub header: Span,
     pub name: Read<Option<At<Arc<str>>>>,
-    pub vip: Read<At<IpAddr>>,
-    pub protocol: Read<At<Protocol>>,
-    pub ports: Read<At<Ports>>,
+    pub listen: Vec<EndpointSection>,
+    /// Whether [`Self::listen`] has all of them.
+    pub listen_complete: Read<()>,
     pub scheduler: Read<Option<At<SchedulerKind>>>,
     pub scheduler_options: Read<Option<SchedulerOptionsSection>>,
     pub persistence: Read<Option<PersistenceSection>>,
     pub one_packet: Read<Option<At<bool>>>,
+    pub sloppy_tcp: Read<Option<At<bool>>>,
+    pub sloppy_sctp: Read<Option<At<bool>>>,
+    pub expire_quiescent: Read<Option<At<bool>>>,
+    pub expire_nodest: Read<bool>,
+    pub quorum: Read<Option<At<u32>>>,
+    pub quorum_hysteresis: Read<Option<At<u32>>>,
     pub on_removal: Read<OnRemoval>,
     pub real_servers: Vec<RealServerSection>,
+    pub sorry_server: Option<RealServerSection>,
     /// Whether every real server could be taken for a table.
     pub complete: Read<()>,
+}
+
+/// An element of `listen`, or the same keys in the service itself.
+#[derive(Debug)]
+pub(super) struct EndpointSection {
+    pub vip: Read<At<IpAddr>>,
+    pub protocol: Read<At<Protocol>>,
+    pub ports: Read<At<Ports>>,
 }
 
 /// `persistence = { … }`.
@@ -188,6 +242,7 @@ pub(super) struct ServiceSection {
 pub(super) struct PersistenceSection {
     pub timeout: Read<Duration>,
     pub netmask: Read<Option<At<u32>>>,
+    pub netmask_v6: Read<Option<At<u32>>>,
 }
 
 /// `scheduler_options = { … }`.
@@ -374,12 +429,18 @@ impl SegmentSection {
         };
         SegmentSection {
             role: section.required("role", "role = \"vip\"", mistakes, values::role),
-            tap: section.required("tap", "tap = \"vipr-front\"", mistakes, values::device),
-            bridge: section.optional("bridge", mistakes, values::device),
-            uplink: section.optional("uplink", mistakes, values::uplink),
+            attachment: Attachment::read(section, mistakes),
+            offload: section.defaulted(
+                "offload",
+                OffloadMode::default(),
+                mistakes,
+                values::offload,
+            ),
             mac: section.optional("mac", mistakes, values::mac),
             mtu: section.optional("mtu", mistakes, mtu),
             addresses: section.list("address", ADDRESSES_MAX, mistakes, values::own_address),
+            defend: section.optional("defend", mistakes, values::defend),
+            arp_guard: section.optional("arp_guard", mistakes, |value| value.boolean()),
             name,
         }
     }
@@ -388,24 +449,40 @@ impl SegmentSection {
 impl ServiceSection {
     fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> ServiceSection {
         let real_servers = section.tables("real_server", &REAL_SERVER, mistakes);
+        let flag = |value: Value<'_>| value.boolean();
+        let weights = |value: Value<'_>| value.number(1..=u32::MAX);
+        let (listen, listen_complete) = read_listen(section, mistakes);
+        let mut complete = real_servers.complete;
+        let sorry_server = section.table.get("sorry_server").and_then(|value| {
+            if !value.get_ref().is_table() {
+                let span = value.span().into();
+                let value = Value { key: "sorry_server", value: value.get_ref(), span };
+                let mistake = value
+                    .wrong_kind("expected a table with an `address`")
+                    .help("write the settings under the header [service.sorry_server]");
+                complete = Err(mistakes.report(mistake));
+                return None;
+            }
+            let sorry_server = Section::open(value, &SORRY_SERVER, None, mistakes);
+            complete = complete.and(sorry_server.map(|_| ()));
+            sorry_server.ok().map(|section| RealServerSection::read_sorry(&section, mistakes))
+        });
         ServiceSection {
             header: section.span,
             name: section.optional("name", mistakes, values::name),
-            vip: section.required("vip", "vip = \"192.0.2.10\"", mistakes, values::host_address),
-            protocol: section.required(
-                "protocol",
-                "protocol = \"tcp\"",
-                mistakes,
-                values::protocol,
-            ),
-            ports: match section.value("ports") {
-                Some(value) => ports::ports(value, mistakes),
-                None => Err(section.missing("ports", "ports = 80", mistakes)),
-            },
+            listen,
+            listen_complete,
             scheduler: section.optional("scheduler", mistakes, values::scheduler),
             scheduler_options: read_scheduler_options(section, mistakes),
             persistence: read_persistence(section, mistakes),
-            one_packet: section.optional("one_packet", mistakes, |value| value.boolean()),
+            one_packet: section.optional("one_packet", mistakes, flag),
+            sloppy_tcp: section.optional("sloppy_tcp", mistakes, flag),
+            sloppy_sctp: section.optional("sloppy_sctp", mistakes, flag),
+            expire_quiescent: section.optional("expire_quiescent", mistakes, flag),
+            expire_nodest: section.defaulted("expire_nodest", false, mistakes, flag),
+            quorum: section.optional("quorum", mistakes, weights),
+            quorum_hysteresis: section
+                .optional("quorum_hysteresis", mistakes, |value| value.number(0..=u32::MAX - 1)),
             on_removal: section.defaulted(
                 "on_removal",
                 OnRemoval::default(),
@@ -417,8 +494,104 @@ impl ServiceSection {
                 .iter()
                 .map(|section| RealServerSection::read(&section.value, mistakes))
                 .collect(),
-            complete: real_servers.complete,
+            sorry_server,
+            complete,
         }
+    }
+
+    /// Its real servers, the sorry server behind them.
+    pub fn servers(&self) -> impl Iterator<Item = &RealServerSection> {
+        self.real_servers.iter().chain(&self.sorry_server)
+    }
+}
+
+/// The keys that `listen` takes the place of.
+const ENDPOINT_KEYS: [&str; 3] = ["vip", "protocol", "ports"];
+
+/// What a service listens on, and whether that is all of it.
+fn read_listen(service: &Section<'_>, mistakes: &mut Mistakes) -> (Vec<EndpointSection>, Read<()>) {
+    let Some(value) = service.value("listen") else {
+        return (vec![EndpointSection::read(service, mistakes)], Ok(()));
+    };
+    let mut complete = Ok(());
+    for key in ENDPOINT_KEYS {
+        if let Some(beside) = service.value(key) {
+            let mistake = Mistake::new(beside.span, format!("`{key}` beside `listen`"))
+                .expected("expected it in the elements of `listen`")
+                .related(value.span, "the list")
+                .help("remove it, or remove `listen`");
+            complete = Err(mistakes.report(mistake));
+        }
+    }
+    const EXAMPLE: &str = "{ vip = \"192.0.2.10\", protocol = \"tcp\", ports = [80, 443] }";
+    let DeValue::Array(array) = value.value else {
+        let mistake = value.wrong_kind("expected an array").help(format!("write [{EXAMPLE}]"));
+        return (Vec::new(), Err(mistakes.report(mistake)));
+    };
+    if array.is_empty() || array.len() > LISTEN_MAX {
+        let what = format!("has {} elements", array.len());
+        let mistake = value.mistake(what).expected(format!("expected 1 to {LISTEN_MAX}"));
+        let help = format!("each is a VIP with ports, as in {EXAMPLE}");
+        return (Vec::new(), Err(mistakes.report(mistake.help(help))));
+    }
+    let mut listen = Vec::with_capacity(array.len());
+    for element in array.iter() {
+        let span = element.span().into();
+        let value = Value { key: "listen", value: element.get_ref(), span };
+        match value.value {
+            DeValue::Table(_) => match Section::open(element, &LISTEN, None, mistakes) {
+                Ok(section) => listen.push(EndpointSection::read(&section, mistakes)),
+                Err(reported) => complete = Err(reported),
+            },
+            DeValue::String(text) => match EndpointSection::read_text(value, text, mistakes) {
+                Ok(endpoint) => listen.push(endpoint),
+                Err(reported) => complete = Err(reported),
+            },
+            _ => {
+                let expected = format!("expected {EXAMPLE}, or \"192.0.2.10:80,443/tcp\"");
+                complete = Err(mistakes.report(value.wrong_kind(&expected)));
+            }
+        }
+    }
+    (listen, complete)
+}
+
+impl EndpointSection {
+    fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> EndpointSection {
+        let address = "vip = \"192.0.2.10\"";
+        let transport = "protocol = \"tcp\"";
+        EndpointSection {
+            vip: section.required("vip", address, mistakes, values::host_address),
+            protocol: section.required("protocol", transport, mistakes, values::protocol),
+            ports: match section.value("ports") {
+                Some(value) => ports::ports(value, mistakes),
+                None => Err(section.missing("ports", "ports = 80", mistakes)),
+            },
+        }
+    }
+
+    /// Reads `192.0.2.10:80,443/tcp`, as services without a name are called.
+    fn read_text(value: Value<'_>, text: &str, mistakes: &mut Mistakes) -> Read<EndpointSection> {
+        let parts = text.rsplit_once('/').and_then(|(place, protocol)| {
+            let (vip, ports) = match place.strip_prefix('[') {
+                Some(place) => place.split_once("]:")?,
+                None => place.split_once(':')?,
+            };
+            (!ports.contains(':')).then_some((vip, ports, protocol))
+        });
+        let Some((vip, ports, protocol)) = parts else {
+            let what = format!("is not a VIP with ports and a protocol: {}", quoted(text));
+            let mistake = value.mistake(what).expected("expected \"192.0.2.10:80,443/tcp\"");
+            return Err(mistakes.report(mistake.help("IPv6 addresses go into brackets")));
+        };
+        let span = value.span;
+        let vip = values::host_address_of(value, vip);
+        let protocol = values::protocol_of(value, protocol);
+        Ok(EndpointSection {
+            vip: vip.map(|value| At { value, span }).map_err(|m| mistakes.report(m)),
+            protocol: protocol.map(|value| At { value, span }).map_err(|m| mistakes.report(m)),
+            ports: ports::text_ports(value, ports, mistakes),
+        })
     }
 }
 
@@ -436,7 +609,7 @@ fn read_persistence(
         return Err(mistakes.report(
             value
                 .wrong_kind(&format!("expected {example}"))
-                .help(format!("write persistence = {example}; each of the two has a default")),
+                .help(format!("write persistence = {example}; each of them has a default")),
         ));
     }
     let section = Section::open(value, &PERSISTENCE, None, mistakes)?;
@@ -452,6 +625,7 @@ fn read_persistence(
             Ok(timeout)
         }),
         netmask: section.optional("netmask", mistakes, |value| value.number(1..=128)),
+        netmask_v6: section.optional("netmask_v6", mistakes, |value| value.number(1..=128)),
     }))
 }
 
@@ -492,11 +666,28 @@ fn read_scheduler_options(
 }
 
 impl RealServerSection {
+    /// A sorry server has neither weight nor thresholds.
+    fn read_sorry(section: &Section<'_>, mistakes: &mut Mistakes) -> RealServerSection {
+        RealServerSection {
+            header: section.span,
+            name: section.optional("name", mistakes, values::name),
+            address: section.required(
+                "address",
+                "address = \"10.0.0.99\"",
+                mistakes,
+                values::host_address,
+            ),
+            mac: section.optional("mac", mistakes, values::mac),
+            vip_macs: section.list("vip_mac", VIP_MACS_MAX, mistakes, values::mac),
+            segment: section.optional("segment", mistakes, segment_of),
+            weight: Ok(0),
+            upper_threshold: Ok(0),
+            lower_threshold: Ok(None),
+        }
+    }
+
     fn read(section: &Section<'_>, mistakes: &mut Mistakes) -> RealServerSection {
         let threshold = |value: Value<'_>| value.number(0..=CONNECTIONS_MAX_MAX);
-        let segment = |value: Value<'_>| {
-            value.string("expected the name of a segment, as in \"back\"").map(Arc::from)
-        };
         RealServerSection {
             header: section.span,
             name: section.optional("name", mistakes, values::name),
@@ -508,10 +699,15 @@ impl RealServerSection {
             ),
             mac: section.optional("mac", mistakes, values::mac),
             vip_macs: section.list("vip_mac", VIP_MACS_MAX, mistakes, values::mac),
-            segment: section.optional("segment", mistakes, segment),
+            segment: section.optional("segment", mistakes, segment_of),
             weight: section.defaulted("weight", 1, mistakes, |value| value.number(0..=WEIGHT_MAX)),
             upper_threshold: section.defaulted("upper_threshold", 0, mistakes, threshold),
             lower_threshold: section.optional("lower_threshold", mistakes, threshold),
         }
     }
+}
+
+/// The name of the segment a real server is on.
+fn segment_of(value: Value<'_>) -> Result<Arc<str>, Mistake> {
+    value.string("expected the name of a segment, as in \"back\"").map(Arc::from)
 }

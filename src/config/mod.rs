@@ -6,12 +6,13 @@
 //!
 //! 1. `toml` makes a table with positions of the text (TOML 1.1); [`syntax`] takes down its errors.
 //! 2. [`document`] knows the keys and reads each value by itself, with the help of [`section`],
-//!    [`values`], [`ports`] and [`durations`].
+//!    [`values`], [`attach`], [`ports`] and [`durations`].
 //! 3. [`validate`] checks what the values say together and fills in what depends on others.
 //!
 //! Who cannot deliver a value hands on the proof that a mistake was reported
 //! (`diagnostics::Reported`), so there is no way to an incomplete snapshot.
 
+mod attach;
 mod diagnostics;
 mod diff;
 mod document;
@@ -28,7 +29,7 @@ use toml::de::DeTable;
 pub use diagnostics::{Diagnostic, Diagnostics, MISTAKES_LISTED_MAX};
 pub use diff::{diff, pending};
 pub use document::{
-    ADDRESSES_MAX, CONNECTIONS_MAX_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
+    ADDRESSES_MAX, CONNECTIONS_MAX_MAX, LISTEN_MAX, MTU_MAX, MTU_MIN, VIP_MACS_MAX, WEIGHT_MAX,
 };
 pub use durations::{format_duration, parse_duration};
 pub use ports::PORT_RANGES_MAX;

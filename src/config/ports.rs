@@ -15,12 +15,22 @@ const EXPECTED: &str = "expected 80, [80, 443], \"8000-8099\" or \"any\"";
 pub(super) fn ports(value: Value<'_>, mistakes: &mut Mistakes) -> Read<At<Ports>> {
     let span = value.span;
     let ranges = match value.value {
-        DeValue::String(text) if text == "any" => return Ok(At { value: Ports::Any, span }),
-        DeValue::String(text) => read_text(value, text).map_err(|m| mistakes.report(m))?,
+        DeValue::String(text) => return text_ports(value, text, mistakes),
         DeValue::Integer(_) => vec![read_number(value).map_err(|m| mistakes.report(m))?],
         DeValue::Array(_) => return list(value, mistakes),
         _ => return Err(mistakes.report(value.wrong_kind(EXPECTED))),
     };
+    let ranges = ranges.into_iter().map(|range| At { value: range, span }).collect();
+    join(value, ranges, mistakes)
+}
+
+/// The same out of a part of a text: `80`, `80,443`, `8000-8099`, `any`.
+pub(super) fn text_ports(value: Value<'_>, text: &str, mistakes: &mut Mistakes) -> Read<At<Ports>> {
+    let span = value.span;
+    if text == "any" {
+        return Ok(At { value: Ports::Any, span });
+    }
+    let ranges = read_text(value, text).map_err(|mistake| mistakes.report(mistake))?;
     let ranges = ranges.into_iter().map(|range| At { value: range, span }).collect();
     join(value, ranges, mistakes)
 }

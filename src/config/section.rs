@@ -106,6 +106,11 @@ impl<'d> Section<'d> {
         Some(Value { key, value: value.get_ref(), span: value.span().into() })
     }
 
+    /// Where a key stands; the section itself if it has no such key.
+    pub fn key_span(&self, key: &str) -> Span {
+        self.table.get_key_value(key).map_or(self.span, |(key, _)| key.span().into())
+    }
+
     /// The value of a key that may be absent.
     pub fn optional<T>(
         &self,

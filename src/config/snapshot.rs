@@ -33,10 +33,10 @@ impl Snapshot {
     /// Makes this snapshot and an earlier one share the services and real servers they have in
     /// common, so that who compares them can tell at a glance.
     pub fn share(&mut self, earlier: &Snapshot) {
-        let known: HashMap<(IpAddr, Protocol, &Ports), &Arc<Service>> =
-            earlier.services.iter().map(|service| (service.key(), service)).collect();
+        let known: HashMap<&[Endpoint], &Arc<Service>> =
+            earlier.services.iter().map(|service| (&*service.listen, service)).collect();
         for service in &mut self.services {
-            let Some(&same) = known.get(&service.key()) else { continue };
+            let Some(&same) = known.get(&*service.listen) else { continue };
             if same == service {
                 *service = Arc::clone(same);
             } else if let Some(service) = Arc::get_mut(service) {
@@ -203,18 +203,129 @@ impl Default for Timeouts {
 pub struct Segment {
     pub name: Arc<str>,
     pub role: Role,
-    /// Name of the TAP device, at most 15 bytes.
-    pub tap: Arc<str>,
-    /// The bridge the TAP is enslaved to, if any.
-    pub bridge: Option<Arc<str>>,
-    /// The card that joins the bridge, and so the segment to the outside.
-    pub uplink: Option<Uplink>,
+    /// How frames come and go.
+    pub attach: Attach,
+    /// Whether frames may be larger than the MTU, and have their checksums completed by whoever
+    /// puts them on a wire.
+    pub offload: OffloadMode,
     /// The director's own MAC here: configured, or derived from the router's and segment's names.
     pub mac: MacAddr,
     /// Configured MTU in bytes of the IP packet; `None` takes the device's.
     pub mtu: Option<u16>,
     /// The director's own addresses (DIPs) here, with their prefixes.
     pub addresses: Vec<IpNet>,
+    /// What is done when someone else claims a VIP here.
+    pub defend: Defend,
+    /// Whether the bridge lets nobody but the director claim a VIP. Only with a bridge, and only
+    /// where there are VIPs.
+    pub arp_guard: bool,
+}
+
+/// `defend`: what is done when someone else claims a VIP on a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Defend {
+    /// It is told.
+    Off,
+    /// The VIP is announced again, no more often than RFC 5227 has it.
+    Announce,
+    /// That, and each station that asks for the VIP is told by unicast who has it, until it is
+    /// sure to know.
+    #[default]
+    Repair,
+}
+
+impl Defend {
+    pub const ALL: [Defend; 3] = [Defend::Off, Defend::Announce, Defend::Repair];
+
+    /// The word in the configuration and in `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Defend::Off => "off",
+            Defend::Announce => "announce",
+            Defend::Repair => "repair",
+        }
+    }
+}
+
+impl Segment {
+    /// The device that the director's frames come from: the TAP, or the interface.
+    pub fn device(&self) -> &Arc<str> {
+        match &self.attach {
+            Attach::Tap { tap, .. } => tap,
+            Attach::Packet { interface } | Attach::Xdp { interface } => interface,
+        }
+    }
+
+    /// The bridge that the TAP is a port of, if any.
+    pub fn bridge(&self) -> Option<&Arc<str>> {
+        match &self.attach {
+            Attach::Tap { bridge, .. } => bridge.as_ref(),
+            Attach::Packet { .. } | Attach::Xdp { .. } => None,
+        }
+    }
+
+    /// The card that joins the bridge, if any.
+    pub fn uplink(&self) -> Option<&Uplink> {
+        match &self.attach {
+            Attach::Tap { uplink, .. } => uplink.as_ref(),
+            Attach::Packet { .. } | Attach::Xdp { .. } => None,
+        }
+    }
+}
+
+/// How a segment is attached to the host. Names of devices have at most 15 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// By a TAP of the director's own, and the bridge that it joins, if any.
+    /// The uplink is a card that joins the bridge too, and so the segment to the outside.
+    Tap { tap: Arc<str>, bridge: Option<Arc<str>>, uplink: Option<Uplink> },
+    /// By a packet socket on an interface of the host.
+    Packet { interface: Arc<str> },
+    /// By an XDP socket on an interface of the host.
+    Xdp { interface: Arc<str> },
+}
+
+impl Attach {
+    pub const fn kind(&self) -> AttachKind {
+        match self {
+            Attach::Tap { .. } => AttachKind::Tap,
+            Attach::Packet { .. } => AttachKind::Packet,
+            Attach::Xdp { .. } => AttachKind::Xdp,
+        }
+    }
+}
+
+/// The ways to attach a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachKind {
+    #[default]
+    Tap,
+    Packet,
+    Xdp,
+}
+
+impl AttachKind {
+    pub const ALL: [AttachKind; 3] = [AttachKind::Tap, AttachKind::Packet, AttachKind::Xdp];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            AttachKind::Tap => "tap",
+            AttachKind::Packet => "packet",
+            AttachKind::Xdp => "xdp",
+        }
+    }
+}
+
+/// Whether a segment's port does without whole frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffloadMode {
+    /// Wherever every port can.
+    #[default]
+    Auto,
+    /// Never: frames as they would be on a wire.
+    Off,
 }
 
 /// How a card is known: by its name on this machine, or by the MAC address it has.
@@ -261,24 +372,34 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: Arc<str>,
-    pub vip: IpAddr,
-    pub protocol: Protocol,
-    pub ports: Ports,
+    /// What it serves; what tells it from every other service. Sorted, never empty, each VIP with
+    /// each protocol at most once.
+    pub listen: Arc<[Endpoint]>,
     pub scheduler: SchedulerKind,
     pub scheduler_options: SchedulerOptions,
     pub persistence: Option<Persistence>,
     /// UDP only: each datagram is scheduled by itself.
     pub one_packet: bool,
+    /// A TCP segment that is no SYN may open a connection, too.
+    pub sloppy_tcp: bool,
+    /// An SCTP packet that is no INIT may open a connection, too.
+    pub sloppy_sctp: bool,
+    /// A persistent client leaves a real server whose weight is 0.
+    pub expire_quiescent: bool,
+    /// A connection whose real server is down ends with its next packet, which is then treated as
+    /// if it belonged to none.
+    pub expire_nodest: bool,
+    /// The service is up while the weights of its real servers that are up add to this.
+    pub quorum: u32,
+    /// So much below the quorum it goes down, and so much above it up again.
+    pub quorum_hysteresis: u32,
+    /// Gets new connections while the service is down.
+    pub sorry_server: Option<Arc<RealServer>>,
     pub on_removal: OnRemoval,
     pub real_servers: Vec<Arc<RealServer>>,
 }
 
 impl Service {
-    /// What tells it from every other service.
-    fn key(&self) -> (IpAddr, Protocol, &Ports) {
-        (self.vip, self.protocol, &self.ports)
-    }
-
     fn share(&mut self, earlier: &Service) {
         let known: HashMap<(IpAddr, &str), &Arc<RealServer>> =
             earlier.real_servers.iter().map(|server| (server.key(), server)).collect();
@@ -294,18 +415,55 @@ impl Service {
         }
     }
 
-    /// `VIP:port/protocol`: what a service is called that has no name.
+    /// `VIP:port/protocol`, of a group all of them: what a service is called that has no name.
     pub fn endpoint(&self) -> String {
-        endpoint(self.vip, &self.ports, self.protocol)
+        endpoints(&self.listen)
+    }
+
+    /// The first of what it listens on.
+    pub fn first(&self) -> &Endpoint {
+        &self.listen[0]
+    }
+
+    /// Whether it listens on a transport.
+    pub fn has_protocol(&self, protocol: Protocol) -> bool {
+        self.listen.iter().any(|endpoint| endpoint.protocol == protocol)
+    }
+
+    /// The prefix lengths that persistence goes by, for the families of its VIPs: `24`, `24 /64`.
+    pub fn netmasks(&self) -> Option<String> {
+        let Persistence { netmask_v4, netmask_v6, .. } = self.persistence?;
+        let has = |v4: bool| self.listen.iter().any(|endpoint| endpoint.vip.is_ipv4() == v4);
+        Some(match (has(true), has(false)) {
+            (true, true) => format!("{netmask_v4} /{netmask_v6}"),
+            (true, false) => netmask_v4.to_string(),
+            (false, _) => netmask_v6.to_string(),
+        })
     }
 }
 
-/// `192.0.2.10:80/tcp`, `[2001:db8::10]:80,443/tcp`.
-pub fn endpoint(vip: IpAddr, ports: &Ports, protocol: Protocol) -> String {
-    match vip {
-        IpAddr::V4(vip) => format!("{vip}:{ports}/{protocol}"),
-        IpAddr::V6(vip) => format!("[{vip}]:{ports}/{protocol}"),
+/// A VIP with the L4 ports of one transport that a service serves there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub ports: Ports,
+}
+
+impl fmt::Display for Endpoint {
+    /// `192.0.2.10:80/tcp`, `[2001:db8::10]:80,443/tcp`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { vip, protocol, ports } = self;
+        match vip {
+            IpAddr::V4(vip) => write!(formatter, "{vip}:{ports}/{protocol}"),
+            IpAddr::V6(vip) => write!(formatter, "[{vip}]:{ports}/{protocol}"),
+        }
     }
+}
+
+/// `192.0.2.10:80,443/tcp + 192.0.2.10:443/udp`.
+pub fn endpoints(listen: &[Endpoint]) -> String {
+    listen.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" + ")
 }
 
 /// The transport of a service.
@@ -526,8 +684,18 @@ impl SchedulerOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
     pub timeout: Duration,
-    /// Prefix length of the client network that counts as one client.
-    pub netmask: u8,
+    /// Prefix length of the IPv4 network of clients that counts as one client.
+    pub netmask_v4: u8,
+    /// Prefix length of the IPv6 network of clients that counts as one client.
+    pub netmask_v6: u8,
+}
+
+impl Persistence {
+    /// The network of clients that counts as one with this client.
+    pub fn network_of(&self, client: IpAddr) -> IpAddr {
+        let length = if client.is_ipv4() { self.netmask_v4 } else { self.netmask_v6 };
+        IpNet::new(client, length).map_or(client, |net| net.network())
+    }
 }
 
 /// `on_removal`: what becomes of connections to a real server (or service) that a new

@@ -11,7 +11,9 @@ use toml::de::DeValue;
 use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
-use super::snapshot::{OnRemoval, Protocol, Role, SchedulerKind, Unmatched, Uplink};
+use super::snapshot::{
+    AttachKind, Defend, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched, Uplink,
+};
 use crate::wire::MacAddr;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
@@ -161,8 +163,15 @@ pub(super) fn mac(value: Value<'_>) -> Result<MacAddr, Mistake> {
 
 /// A literal address that a host can have.
 pub(super) fn host_address(value: Value<'_>) -> Result<IpAddr, Mistake> {
-    let expected = "expected an address, as in \"192.0.2.10\" or \"2001:db8::10\"";
-    let text = value.string(expected)?;
+    let text = value.string(EXPECTED_ADDRESS)?;
+    host_address_of(value, text)
+}
+
+const EXPECTED_ADDRESS: &str = "expected an address, as in \"192.0.2.10\" or \"2001:db8::10\"";
+
+/// The same out of a part of the value.
+pub(super) fn host_address_of(value: Value<'_>, text: &str) -> Result<IpAddr, Mistake> {
+    let expected = EXPECTED_ADDRESS;
     let Ok(address) = text.parse::<IpAddr>() else {
         let help = if text.contains('/') {
             "write it without a prefix length"
@@ -282,6 +291,21 @@ pub(super) fn role(value: Value<'_>) -> Result<Role, Mistake> {
     choice(value, &[("vip", Role::Vip), ("backend", Role::Backend), ("both", Role::Both)])
 }
 
+/// `defend`.
+pub(super) fn defend(value: Value<'_>) -> Result<Defend, Mistake> {
+    choice(value, &Defend::ALL.map(|defend| (defend.name(), defend)))
+}
+
+/// `attach`.
+pub(super) fn attach(value: Value<'_>) -> Result<AttachKind, Mistake> {
+    choice(value, &AttachKind::ALL.map(|kind| (kind.name(), kind)))
+}
+
+/// `offload`.
+pub(super) fn offload(value: Value<'_>) -> Result<OffloadMode, Mistake> {
+    choice(value, &[("auto", OffloadMode::Auto), ("off", OffloadMode::Off)])
+}
+
 /// `unmatched`.
 pub(super) fn unmatched(value: Value<'_>) -> Result<Unmatched, Mistake> {
     choice(value, &[("reject", Unmatched::Reject), ("drop", Unmatched::Drop)])
@@ -294,14 +318,16 @@ pub(super) fn on_removal(value: Value<'_>) -> Result<OnRemoval, Mistake> {
 
 /// `protocol`.
 pub(super) fn protocol(value: Value<'_>) -> Result<Protocol, Mistake> {
-    if value.value.as_str() == Some("sctp") {
-        return Err(value
-            .mistake("sctp is not supported by this version")
-            .expected("expected one of: tcp, udp")
-            .help("remove the service"));
-    }
-    choice(value, &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)])
+    choice(value, &PROTOCOLS)
 }
+
+/// The same out of a part of the value.
+pub(super) fn protocol_of(value: Value<'_>, text: &str) -> Result<Protocol, Mistake> {
+    choice_of(value, text, &PROTOCOLS)
+}
+
+const PROTOCOLS: [(&str, Protocol); 3] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
 
 /// `scheduler`.
 pub(super) fn scheduler(value: Value<'_>) -> Result<SchedulerKind, Mistake> {
@@ -310,9 +336,22 @@ pub(super) fn scheduler(value: Value<'_>) -> Result<SchedulerKind, Mistake> {
 
 /// One of a few words.
 fn choice<T: Copy>(value: Value<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
+    let text = value.string(&one_of(choices))?;
+    choice_of(value, text, choices)
+}
+
+fn one_of<T>(choices: &[(&'static str, T)]) -> String {
     let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-    let expected = format!("expected one of: {}", names.join(", "));
-    let text = value.string(&expected)?;
+    format!("expected one of: {}", names.join(", "))
+}
+
+fn choice_of<T: Copy>(
+    value: Value<'_>,
+    text: &str,
+    choices: &[(&'static str, T)],
+) -> Result<T, Mistake> {
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    let expected = one_of(choices);
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*choice);
     }

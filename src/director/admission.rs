@@ -2,16 +2,15 @@
 
 use core::net::IpAddr;
 
-use ipnet::IpNet;
-
-use super::connections::{ConnectionId, ConnectionState, TableFull, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, TableFull};
 use super::flow::FlowKey;
 use super::scheduler::PickKey;
 use super::services::{DestinationId, ServiceId, Threshold};
 use super::traffic::Arrival;
 use super::{Director, DropReason, Event, Instant, Verdict};
-use crate::config::snapshot::{Persistence, Ports, Protocol};
-use crate::wire::Frame;
+use crate::config::snapshot::{self, Endpoint, Ports, Protocol};
+use crate::wire::packet::SCTP_NO_CHUNK;
+use crate::wire::{Frame, sctp};
 
 /// Where a new connection goes, and the template that says so.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +20,7 @@ struct Choice {
 }
 
 impl Director {
-    /// TCP or UDP without a connection: scheduled if it opens one, else answered or dropped.
+    /// TCP, UDP or SCTP without a connection: scheduled if it opens one, else answered or dropped.
     pub(super) fn judge_new_flow(
         &mut self,
         now: Instant,
@@ -44,8 +43,15 @@ impl Director {
         let Some(service) = service else {
             return self.answer_unmatched(now, frame, arrival);
         };
-        let verdict = if !opens(arrival) {
-            self.answer_unmatched(now, frame, arrival)
+        let verdict = if !self.opens(service, arrival) {
+            match self.adopter(arrival.ingress, vip, arrival.source_mac, service) {
+                Some(destination) => {
+                    self.guardian.adopted += 1;
+                    let choice = Choice { destination, template: None };
+                    self.open(now, frame, arrival, key, service, choice)
+                }
+                None => self.answer_unmatched(now, frame, arrival),
+            }
         } else {
             match self.choose(now, service, arrival) {
                 None => self.answer_no_real_server(now, frame, arrival),
@@ -55,19 +61,43 @@ impl Director {
         verdict.with_service(service)
     }
 
+    /// Whether a packet may open a connection: of TCP a SYN, or with `sloppy_tcp` all but a RST; of
+    /// SCTP an INIT, or with `sloppy_sctp` all but an ABORT; of UDP any.
+    fn opens(&self, id: ServiceId, arrival: &Arrival<'_>) -> bool {
+        let service = self.services.services.get(id);
+        match arrival.protocol {
+            Protocol::Tcp => {
+                let sloppy = service.is_some_and(|service| service.config.sloppy_tcp);
+                arrival.opens_tcp() || sloppy && !arrival.flags.rst()
+            }
+            Protocol::Sctp => {
+                let sloppy = service.is_some_and(|service| service.config.sloppy_sctp);
+                let is_chunk = !matches!(arrival.chunk, sctp::ABORT | SCTP_NO_CHUNK);
+                arrival.chunk == sctp::INIT || sloppy && is_chunk
+            }
+            Protocol::Udp => true,
+        }
+    }
+
     /// The real server for a new connection: the client's own under persistence, else the
     /// scheduler's choice.
     fn choose(&mut self, now: Instant, id: ServiceId, arrival: &Arrival<'_>) -> Option<Choice> {
         let client = arrival.ip.source;
         let vip = arrival.ip.destination;
         let pick = PickKey { now, client, client_port: arrival.source_port, vip };
+        self.services.settle_quorums();
+        if let Some(destination) = self.services.diverted_to(id) {
+            // Its client is free to come back once there is a quorum again.
+            return Some(Choice { destination, template: None });
+        }
         let service = self.services.services.get(id)?;
-        let Some(persistence) = service.config.persistence else {
+        let persistence = service.config.persistence.as_ref();
+        let Some((persistence, key)) =
+            persistence.and_then(|found| Some((found, template_key(&service.config, client)?)))
+        else {
             let destination = self.services.schedule(id, &pick)?;
             return Some(Choice { destination, template: None });
         };
-        let ports = &service.config.ports;
-        let key = template_key(&persistence, ports, arrival.ip.protocol, client, vip);
         let deadline = now + persistence.timeout;
         if let Some(template) = self.connections.find(&key)
             && let Some(known) = self.connections.get(template)
@@ -81,6 +111,9 @@ impl Director {
             self.end_connection(now, template);
         }
         let destination = self.services.schedule(id, &pick)?;
+        if self.services.destinations.get(destination).is_some_and(|found| found.is_sorry) {
+            return Some(Choice { destination, template: None });
+        }
         // Without room for the template the connection is still worth having.
         let state = ConnectionState::Template;
         let template = self.insert_connection(now, key, destination, state, deadline).ok();
@@ -88,11 +121,16 @@ impl Director {
     }
 
     /// Whether a persistent client stays with a real server: it is still one of the service's
-    /// and answers. A weight of 0 does not send its clients away (IPVS without
-    /// `expire_quiescent_template`), nor does an upper threshold.
+    /// and answers. A weight of 0 sends its clients away with `expire_quiescent` only (IPVS's
+    /// `expire_quiescent_template`), and an upper threshold never does.
     fn is_kept(&self, service: ServiceId, destination: DestinationId) -> bool {
+        let expires =
+            self.services.services.get(service).is_some_and(|found| found.config.expire_quiescent);
         self.services.destinations.get(destination).is_some_and(|found| {
-            found.service == service && found.position.is_some() && found.reachable
+            found.service == service
+                && found.position.is_some()
+                && found.reachable
+                && !(expires && found.weight() == 0)
         })
     }
 
@@ -109,10 +147,11 @@ impl Director {
         let one_packet = arrival.protocol == Protocol::Udp
             && self.services.services.get(service).is_some_and(|service| service.config.one_packet);
         if !one_packet {
-            let state = match arrival.protocol {
-                Protocol::Tcp => ConnectionState::None.after(TcpEvent::from(arrival.flags)),
-                Protocol::Udp | Protocol::Sctp => ConnectionState::Udp,
-            };
+            let state = arrival.after(match arrival.protocol {
+                Protocol::Tcp => ConnectionState::None,
+                Protocol::Udp => ConnectionState::Udp,
+                Protocol::Sctp => ConnectionState::SctpNone,
+            });
             let deadline = now + state.timeout(&self.snapshot.timeouts);
             let Ok(id) = self.insert_connection(now, key, destination, state, deadline) else {
                 return Verdict::drop(DropReason::ConnectionsFull);
@@ -175,6 +214,20 @@ impl Director {
         self.full_told &= len >= capacity - (capacity / 16).max(1);
     }
 
+    /// A service gained its quorum, or lost it.
+    pub(super) fn tell_quorum(&mut self, id: ServiceId, has: bool) {
+        let Some(found) = self.services.services.get(id) else { return };
+        let (service, quorum) = (found.config.name.clone(), found.config.quorum);
+        let live_weight = found.live_weight;
+        let sorry_server = self.services.diverted_to(id);
+        let sorry_server = sorry_server.and_then(|id| self.real_server_name(id)).cloned();
+        self.events.push(if has {
+            Event::QuorumGained { service, live_weight, quorum }
+        } else {
+            Event::QuorumLost { service, live_weight, quorum, sorry_server }
+        });
+    }
+
     pub(super) fn tell_threshold(&mut self, id: DestinationId, crossed: Option<Threshold>) {
         let Some(crossed) = crossed else { return };
         let Some(destination) = self.services.destinations.get(id) else { return };
@@ -188,27 +241,21 @@ impl Director {
     }
 }
 
-/// Whether a packet may open a connection: of TCP a SYN, of UDP any.
-fn opens(arrival: &Arrival<'_>) -> bool {
-    match arrival.protocol {
-        Protocol::Tcp => arrival.opens_tcp(),
-        Protocol::Udp | Protocol::Sctp => true,
-    }
-}
-
-/// The key of a client's template: its network, and one port for all the ports of the service.
-/// The client and the VIP are of one family.
-pub(super) fn template_key(
-    persistence: &Persistence,
-    ports: &Ports,
-    protocol: u8,
-    client: IpAddr,
-    vip: IpAddr,
-) -> FlowKey {
-    let client = IpNet::new(client, persistence.netmask).map_or(client, |net| net.network());
-    let port = match ports {
-        Ports::Any => 0,
-        Ports::Some(ranges) => ranges.first().map_or(0, |range| range.first),
+/// The key of a client's template: its network, and one VIP and port for all that the service
+/// listens on (the first of the client's family; 0 stands for any port). `None` if the service has
+/// no VIP of that family, or no persistence.
+pub(super) fn template_key(service: &snapshot::Service, client: IpAddr) -> Option<FlowKey> {
+    let network = service.persistence?.network_of(client);
+    let mut listen = service.listen.iter();
+    let Endpoint { vip, protocol, ports } =
+        listen.find(|endpoint| endpoint.vip.is_ipv4() == client.is_ipv4())?;
+    let (port, is_exact) = match ports {
+        Ports::Any => (0, true),
+        Ports::Some(ranges) => {
+            ranges.first().map_or((0, true), |range| (range.first, range.is_exact()))
+        }
     };
-    FlowKey::template(protocol, client, vip, port)
+    let key = FlowKey::template(protocol.number(), network, *vip, port);
+    // Another service may have just that port.
+    Some(if is_exact { key } else { key.of_range() })
 }

@@ -2,11 +2,16 @@
 //! announcement a segment now and then so that no bridge forgets the director's MAC.
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::SegmentId;
 use super::instant::Instant;
 use crate::config::snapshot::Announce;
+
+/// Of IPv6, so many announcements in a row and no faster (RFC 4861, 7.2.6 and 10).
+const ND_BURST_MAX: u8 = 3;
+const ND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An announcement to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +39,13 @@ pub(super) struct Announcer {
 impl Announcer {
     /// A VIP came up on a segment: both bursts.
     pub fn vip_up(&mut self, now: Instant, vip: IpAddr, segment: SegmentId, announce: &Announce) {
+        let max = if vip.is_ipv6() { ND_BURST_MAX } else { u8::MAX };
         if announce.count > 0 {
-            self.put(now, Pending::Burst { vip, segment, left: announce.count });
+            self.put(now, Pending::Burst { vip, segment, left: announce.count.min(max) });
         }
         if announce.repeat > 0 {
             let at = now + announce.repeat_after;
-            self.put(at, Pending::Burst { vip, segment, left: announce.repeat });
+            self.put(at, Pending::Burst { vip, segment, left: announce.repeat.min(max) });
         }
     }
 
@@ -91,12 +97,16 @@ impl Announcer {
         }
         match entry.get_mut() {
             Pending::Burst { vip, segment, left } => {
-                let due = Due::Vip { vip: *vip, segment: *segment };
+                let (vip, segment) = (*vip, *segment);
                 *left -= 1;
-                if *left == 0 {
+                let left = *left;
+                if left == 0 || vip.is_ipv6() {
                     entry.remove();
                 }
-                Some(due)
+                if left > 0 && vip.is_ipv6() {
+                    self.put(now + ND_INTERVAL, Pending::Burst { vip, segment, left });
+                }
+                Some(Due::Vip { vip, segment })
             }
             &mut Pending::Refresh { segment, turn } => {
                 entry.remove();
@@ -147,6 +157,17 @@ mod tests {
         expected.extend(vec![(5, due); 5]);
         assert_eq!(run(&mut announcer, 1000), expected);
         assert_eq!(announcer.next_deadline(), None);
+    }
+
+    #[test]
+    fn of_ipv6_three_a_second_apart_and_three_more() {
+        let mut announcer = Announcer::default();
+        let vip = "2001:db8::10".parse().unwrap();
+        announcer.vip_up(Instant::ZERO, vip, A, &Announce::default());
+        let seconds: Vec<u64> = run(&mut announcer, 1000).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(seconds, [0, 1, 2, 5, 6, 7]);
+        announcer.once(Instant::ZERO, vip, A);
+        assert_eq!(run(&mut announcer, 1000), [(0, Due::Vip { vip, segment: A })]);
     }
 
     #[test]

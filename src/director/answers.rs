@@ -8,10 +8,10 @@ use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::config::snapshot::{Protocol, Unmatched};
 use crate::wire::icmp::{self, IcmpError};
 use crate::wire::packet::Ip;
-use crate::wire::{Frame, checksum, tcp};
+use crate::wire::{Frame, checksum, sctp, tcp};
 
 impl Director {
-    /// VIP traffic to no service, or TCP that neither opens nor belongs to a connection.
+    /// VIP traffic to no service, or TCP or SCTP that neither opens nor belongs to a connection.
     pub(super) fn answer_unmatched(
         &mut self,
         now: Instant,
@@ -21,7 +21,8 @@ impl Director {
         match (self.snapshot.router.unmatched, arrival.protocol) {
             (Unmatched::Drop, _) => Verdict::drop(DropReason::Unmatched),
             (Unmatched::Reject, Protocol::Tcp) => self.answer_with_reset(now, frame, arrival),
-            (Unmatched::Reject, Protocol::Udp | Protocol::Sctp) => {
+            (Unmatched::Reject, Protocol::Sctp) => self.answer_with_abort(now, frame, arrival),
+            (Unmatched::Reject, Protocol::Udp) => {
                 self.answer_unreachable(now, frame, arrival, DropReason::UnmatchedUnanswerable)
             }
         }
@@ -90,6 +91,30 @@ impl Director {
         let bytes = &*frame.bytes;
         self.try_emit(arrival.ingress, |buffer| {
             tcp::emit_reset(buffer, bytes, arrival.ip, mac, pending)
+        })
+    }
+
+    /// SCTP that no association is there for (RFC 9260, section 8.4).
+    fn answer_with_abort(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        arrival: &Arrival<'_>,
+    ) -> Verdict {
+        let bytes = &*frame.bytes;
+        let refusal = sctp::refusal_of(bytes, arrival.ip);
+        let Some(refusal) = refusal.filter(|_| !arrival.ip.is_fragment()) else {
+            return Verdict::drop(DropReason::UnmatchedUnanswerable);
+        };
+        let Some(mac) = self.segments.get(arrival.ingress).map(|segment| segment.mac) else {
+            return Verdict::drop(DropReason::SegmentGone);
+        };
+        if !self.reset_limit.take(now) {
+            return Verdict::drop(DropReason::RateLimited);
+        }
+        let pending = frame.offload.checksum_pending;
+        self.try_emit(arrival.ingress, |buffer| {
+            sctp::emit_refusal(buffer, bytes, arrival.ip, refusal, mac, pending)
         })
     }
 

@@ -23,12 +23,24 @@ pub enum Event {
     NeighborDown { real_server: Arc<str>, address: IpAddr, segment: Arc<str>, probes: u32 },
     /// Another station claims a VIP.
     Conflict { vip: IpAddr, segment: Arc<str>, mac: MacAddr, real_server: Option<Arc<str>> },
+    /// A claim was not made again for a while.
+    ConflictOver {
+        vip: IpAddr,
+        segment: Arc<str>,
+        mac: MacAddr,
+        real_server: Option<Arc<str>>,
+        claims: u64,
+    },
     /// A real server sends back what it is given.
     Loop { real_server: Arc<str>, segment: Arc<str>, mac: MacAddr, vip: IpAddr },
     /// A real server of a service has as many connections as it may have.
     Overloaded { service: Arc<str>, real_server: Arc<str>, connections: u32 },
     /// And again fewer.
     Relieved { service: Arc<str>, real_server: Arc<str>, connections: u32 },
+    /// The real servers of a service that are up weigh less than its quorum asks for.
+    QuorumLost { service: Arc<str>, live_weight: u64, quorum: u32, sorry_server: Option<Arc<str>> },
+    /// And again enough.
+    QuorumGained { service: Arc<str>, live_weight: u64, quorum: u32 },
     /// The connection table is full; said once until it has room again.
     ConnectionsFull { capacity: u32 },
 }
@@ -43,12 +55,16 @@ pub enum Severity {
 impl Event {
     pub const fn severity(&self) -> Severity {
         match self {
-            Event::NeighborUp { .. } | Event::Relieved { .. } => Severity::Info,
+            Event::NeighborUp { .. }
+            | Event::Relieved { .. }
+            | Event::ConflictOver { .. }
+            | Event::QuorumGained { .. } => Severity::Info,
             Event::NeighborMoved { .. }
             | Event::NeighborDown { .. }
             | Event::Conflict { .. }
             | Event::Loop { .. }
             | Event::Overloaded { .. }
+            | Event::QuorumLost { .. }
             | Event::ConnectionsFull { .. } => Severity::Warning,
         }
     }
@@ -74,11 +90,27 @@ impl core::fmt::Display for Event {
             Event::Conflict { vip, segment, mac, real_server: Some(real_server) } => write!(
                 formatter,
                 "real server {real_server}: claims VIP {vip} on segment {segment} from {mac}; \
-                 set arp_ignore=1 and arp_announce=2 on it"
+                 {}",
+                match vip {
+                    IpAddr::V4(_) => "set arp_ignore=1 and arp_announce=2 on it",
+                    // Linux answers for what is on the card that is asked, and for no other.
+                    IpAddr::V6(_) => "have the VIP on its lo, and on no card",
+                }
             ),
             Event::Conflict { vip, segment, mac, real_server: None } => write!(
                 formatter,
                 "VIP {vip}: also claimed on segment {segment} by {mac}, which is no real server"
+            ),
+            Event::ConflictOver { vip, segment, mac, real_server: Some(real_server), claims } => {
+                write!(
+                    formatter,
+                    "real server {real_server}: no longer claims VIP {vip} on segment {segment} \
+                     from {mac}; {claims} claims in all"
+                )
+            }
+            Event::ConflictOver { vip, segment, mac, real_server: None, claims } => write!(
+                formatter,
+                "VIP {vip}: no longer claimed on segment {segment} by {mac}; {claims} claims in all"
             ),
             Event::Loop { real_server, segment, mac, vip } => write!(
                 formatter,
@@ -95,6 +127,23 @@ impl core::fmt::Display for Event {
                 formatter,
                 "service {service}: real server {real_server} is down to {connections} \
                  connections; new ones again"
+            ),
+            Event::QuorumLost { service, live_weight, quorum, sorry_server } => {
+                write!(
+                    formatter,
+                    "service {service}: down, its real servers that are up weigh {live_weight} \
+                     and its quorum is {quorum}; "
+                )?;
+                match sorry_server {
+                    Some(name) => write!(formatter, "new connections go to sorry server {name}"),
+                    None if *live_weight > 0 => write!(formatter, "those that are left go on"),
+                    None => write!(formatter, "no new connections"),
+                }
+            }
+            Event::QuorumGained { service, live_weight, quorum } => write!(
+                formatter,
+                "service {service}: up, its real servers that are up weigh {live_weight} and its \
+                 quorum is {quorum}"
             ),
             Event::ConnectionsFull { capacity } => write!(
                 formatter,

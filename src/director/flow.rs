@@ -20,6 +20,9 @@ pub struct FlowKey {
 const KIND_V6: u64 = 1;
 /// Set in the kind field of `meta` for persistence templates, which share the table.
 const KIND_TEMPLATE: u64 = 2;
+/// Set in the kind field of `meta` for templates of services whose first ports are a range: another
+/// service may have the first of these ports for itself.
+const KIND_RANGE: u64 = 4;
 
 impl FlowKey {
     /// The key of an IPv4 flow.
@@ -84,6 +87,12 @@ impl FlowKey {
         let mut key = FlowKey::new(protocol, client, 0, vip, virtual_port);
         key.meta |= KIND_TEMPLATE;
         key
+    }
+
+    /// A template's key for a service whose first ports are a range.
+    pub const fn of_range(mut self) -> FlowKey {
+        self.meta |= KIND_RANGE;
+        self
     }
 
     #[inline]

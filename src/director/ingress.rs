@@ -4,10 +4,13 @@ use super::stations::Station;
 use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
 use crate::wire::packet::{self, Body};
-use crate::wire::{Frame, MacAddr};
+use crate::wire::{Frame, MacAddr, ipv6};
 
 /// EtherType of ARP (RFC 826).
 const ARP: [u8; 2] = [0x08, 0x06];
+
+/// EtherType of IPv6 (RFC 2464).
+const IPV6: [u8; 2] = [0x86, 0xdd];
 
 impl Director {
     /// Decides about a frame; [`Director::handle_frame`] counts what was decided.
@@ -37,7 +40,8 @@ impl Director {
             if !destination.is_multicast() {
                 return Verdict::drop(DropReason::ForeignMac);
             }
-            if [t0, t1] != ARP {
+            let discovers = [t0, t1] == IPV6 && ipv6::is_discovery_mac(destination);
+            if [t0, t1] != ARP && !discovers {
                 return Verdict::drop(DropReason::GroupMac);
             }
         }
@@ -46,6 +50,9 @@ impl Director {
             Err(malformed) => return Verdict::drop(malformed.into()),
         };
         match &packet.body {
+            Body::Ip(ip) if destination.is_multicast() => self
+                .judge_discovery(now, ingress, frame, source, ip)
+                .unwrap_or(Verdict::drop(DropReason::GroupMac)),
             Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip),
             Body::Arp(arp) => self.judge_arp(now, ingress, &packet, arp),
             Body::Vlan => Verdict::drop(DropReason::VlanTag),

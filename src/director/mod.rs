@@ -26,11 +26,16 @@ pub mod verdict;
 mod admission;
 mod announcer;
 mod answers;
+mod askers;
 mod conflicts;
+mod discovery;
 mod fragments;
+mod guardian;
 mod hold;
 mod ingress;
+mod inquiry;
 mod keyed;
+mod listeners;
 mod look_ahead;
 mod neighbors;
 mod rate_limit;
@@ -42,6 +47,7 @@ mod resolution;
 mod segments;
 mod stations;
 mod status;
+mod super_frames;
 mod timeouts;
 mod traffic;
 mod transmit;
@@ -55,7 +61,7 @@ pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
 pub use self::reload::ReloadReport;
 pub use self::services::{DestinationId, ServiceId};
-pub use self::transmit::Transmit;
+pub use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit};
 pub use self::verdict::{Action, DropReason, Verdict};
 use crate::config::Snapshot;
 use crate::wire::Frame;
@@ -81,7 +87,7 @@ pub struct Limits {
     pub hold_frames: usize,
     /// Their bytes.
     pub hold_bytes: usize,
-    /// RSTs sent a second, and ICMP errors sent a second.
+    /// RSTs sent a second, ICMP errors sent a second, and stations told who has a VIP.
     pub replies_per_second: u32,
     /// How many of them at once after a pause.
     pub replies_burst: u32,
@@ -128,6 +134,15 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    /// When the director asks for its own VIPs, and who else did.
+    inquiry: inquiry::Inquiry,
+    askers: askers::Askers,
+    guardian: guardian::GuardianCounters,
+    repair_limit: rate_limit::TokenBucket,
+    /// Multicast groups of IPv6.
+    listeners: listeners::Listeners,
+    /// Whether they are to be gone through again.
+    groups_stale: bool,
     reset_limit: rate_limit::TokenBucket,
     icmp_limit: rate_limit::TokenBucket,
     next_sample: Instant,
@@ -164,6 +179,12 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            inquiry: inquiry::Inquiry::default(),
+            askers: askers::Askers::new(key),
+            guardian: guardian::GuardianCounters::default(),
+            repair_limit: limit(),
+            listeners: listeners::Listeners::new(key),
+            groups_stale: false,
             reset_limit: limit(),
             icmp_limit: limit(),
             next_sample: now + rates::SAMPLE_INTERVAL,
@@ -196,6 +217,21 @@ impl Director {
         self.segments.set_device_mtu(segment, mtu);
     }
 
+    /// Tells that the port of a segment is open, and what its device can carry. Where it was open
+    /// before, on this device or another, VIPs are announced again: switches on the way may know the
+    /// director's MAC elsewhere.
+    pub fn device_opened(&mut self, now: Instant, segment: SegmentId, mtu: u16) {
+        let before = self.segments.get(segment).and_then(|found| found.device_mtu());
+        self.segments.set_device_mtu(segment, mtu);
+        let has_vips = self.segments.get(segment).is_some_and(|found| found.role.has_vips());
+        if before.is_some() && has_vips {
+            let announce = self.snapshot.announce;
+            for vip in self.services.configured_vips() {
+                self.announcer.vip_up(now, vip, segment, &announce);
+            }
+        }
+    }
+
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
         let transmit = self.transmit.pop()?;
@@ -207,6 +243,9 @@ impl Director {
 
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
+        while let Some((id, has)) = self.services.next_quorum_news() {
+            self.tell_quorum(id, has);
+        }
         self.events.pop()
     }
 
@@ -218,6 +257,11 @@ impl Director {
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// How many configurations have been in force, this one included.

@@ -1,4 +1,4 @@
-//! Real servers' MAC addresses: configured, or found by ARP before traffic needs them, kept
+//! Real servers' MAC addresses: configured, or found by ARP or ND before traffic needs them, kept
 //! fresh, and given up on when silent.
 //!
 //! Knows when to ask and what an answer means; the director sends the requests and hears the
@@ -55,8 +55,8 @@ pub(super) struct Neighbor {
 enum State {
     /// The MAC is configured; never asked for.
     Static,
-    /// Its family has no resolution yet (IPv6): without a configured MAC, unreachable.
-    Unresolvable,
+    /// Entered, and not brought to life yet.
+    Entered,
     Probing {
         sent: u32,
     },
@@ -89,7 +89,7 @@ pub(super) enum Due {
     Down { neighbor: NeighborId, probes: u32 },
 }
 
-/// What an ARP packet from an address told.
+/// What an ARP or ND packet from an address told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The address is no neighbor on that segment.
@@ -124,7 +124,7 @@ impl Neighbors {
                 users: Vec::new(),
                 mac: None,
                 since: Instant::ZERO,
-                state: State::Unresolvable,
+                state: State::Entered,
                 timer: None,
             })
         })
@@ -146,18 +146,11 @@ impl Neighbors {
                 neighbor.state = State::Static;
                 self.arm(id, None);
             }
-            None if matches!(neighbor.state, State::Static | State::Unresolvable)
-                && neighbor.address.is_ipv4() =>
-            {
+            None if matches!(neighbor.state, State::Static | State::Entered) => {
                 // Looked for at once; until the answer, frames are held.
                 neighbor.mac = None;
                 neighbor.state = State::Probing { sent: 0 };
                 self.arm(id, Some(now));
-            }
-            None if neighbor.address.is_ipv6() => {
-                neighbor.mac = None;
-                neighbor.state = State::Unresolvable;
-                self.arm(id, None);
             }
             None => {}
         }
@@ -184,6 +177,11 @@ impl Neighbors {
         }
     }
 
+    /// The neighbor with this address, if there is one.
+    pub fn find(&self, segment: SegmentId, address: IpAddr) -> Option<&Neighbor> {
+        self.by_address.get(&(segment, address)).and_then(|&id| self.arena.get(id))
+    }
+
     pub fn get(&self, id: NeighborId) -> Option<&Neighbor> {
         self.arena.get(id)
     }
@@ -192,7 +190,7 @@ impl Neighbors {
         self.arena.iter()
     }
 
-    /// An ARP packet on `segment` said that `address` is at `mac`.
+    /// An ARP or ND packet on `segment` said that `address` is at `mac`.
     pub fn hear(
         &mut self,
         now: Instant,
@@ -204,7 +202,7 @@ impl Neighbors {
         let Some(neighbor) = self.arena.get_mut(id) else { return Heard::Stranger };
         let before = neighbor.state;
         match before {
-            State::Static | State::Unresolvable => return Heard::Known,
+            State::Static | State::Entered => return Heard::Known,
             State::Probing { .. } | State::Down { .. } | State::Reachable { .. } => {}
         }
         let is_up = matches!(before, State::Reachable { .. });
@@ -310,7 +308,7 @@ impl Neighbor {
 
     /// Whether it may be given new connections.
     pub fn is_usable(&self) -> bool {
-        !matches!(self.state, State::Down { .. } | State::Unresolvable)
+        !matches!(self.state, State::Down { .. } | State::Entered)
     }
 
     /// Whether its MAC is being looked for, for the first time.
@@ -333,7 +331,7 @@ fn step(
     };
     match state {
         // These have no timer.
-        State::Static | State::Unresolvable => (state, BACKOFF_MAX, None),
+        State::Static | State::Entered => (state, BACKOFF_MAX, None),
         State::Probing { sent } if sent < PROBES_MAX => {
             (State::Probing { sent: sent + 1 }, PROBE_INTERVAL, ask(None))
         }
@@ -515,16 +513,19 @@ mod tests {
     }
 
     #[test]
-    fn of_ipv6_a_configured_mac_is_all_there_is_so_far() {
+    fn a_neighbor_of_ipv6_is_looked_for_in_the_same_way() {
         let mut neighbors = Neighbors::new(HashKey(1, 2));
-        let id = neighbors.enter(SEGMENT, "2001:db8::11".parse().unwrap(), &"rs1".into());
-        let rows = [(None, Hop::Unreachable), (Some(MAC), Hop::Mac(MAC)), (None, Hop::Unreachable)];
-        for (configured, hop) in rows {
-            neighbors.configure(Instant::ZERO, id, configured, "rs1".into());
-            let neighbor = neighbors.get(id).unwrap();
-            assert_eq!((neighbor.hop(), neighbor.is_usable()), (hop, configured.is_some()));
-            assert_eq!(neighbors.next_deadline(), None);
+        let address = "2001:db8::11".parse().unwrap();
+        let neighbor = neighbors.enter(SEGMENT, address, &"rs1".into());
+        assert!(!neighbors.get(neighbor).unwrap().is_usable(), "not brought to life yet");
+        for (configured, hop) in [(None, Hop::Resolving), (Some(MAC), Hop::Mac(MAC))] {
+            neighbors.configure(Instant::ZERO, neighbor, configured, "rs1".into());
+            let found = neighbors.get(neighbor).unwrap();
+            assert_eq!((found.hop(), found.is_usable()), (hop, true));
         }
+        neighbors.configure(Instant::ZERO, neighbor, None, "rs1".into());
+        assert_eq!(run(&mut neighbors, 0), [(0, Due::Ask { neighbor, of: None })]);
+        assert_eq!(neighbors.hear(Instant::ZERO, SEGMENT, address, MAC), Heard::Up { neighbor });
     }
 
     #[test]

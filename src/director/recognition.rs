@@ -85,7 +85,7 @@ impl Director {
         let Some(neighbor) = self.neighbors.get(id) else { return false };
         let mut users =
             neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
-        let first = users.find(|user| user.position.is_some());
+        let first = users.find(|user| user.is_configured());
         first.is_some_and(|first| first.name == neighbor.name)
     }
 
@@ -135,8 +135,8 @@ impl Director {
     /// none, those that drain.
     fn voices(&self, neighbor: &Neighbor) -> impl Iterator<Item = &Destination> + Clone {
         let users = neighbor.users.iter().filter_map(|&user| self.services.destinations.get(user));
-        let any_configured = users.clone().any(|user| user.position.is_some());
-        users.filter(move |user| user.position.is_some() || !any_configured)
+        let any_configured = users.clone().any(|user| user.is_configured());
+        users.filter(move |user| user.is_configured() || !any_configured)
     }
 
     /// An ARP packet named a real server's RIP on a segment where it is not reached. On a VIP
@@ -161,6 +161,7 @@ impl Director {
             if rip.cards.len() < CARDS_PER_RIP_MAX {
                 rip.cards.push(Card { mac, heard: now });
                 self.recognise_by(sender);
+                self.card_known(now, mac);
             }
         }
         true

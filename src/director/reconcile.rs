@@ -38,13 +38,12 @@ impl Step {
 impl Director {
     /// The service that is configured so, entered if need be.
     pub(super) fn enter_service(&mut self, config: &Arc<snapshot::Service>) -> ServiceId {
-        let key = (config.vip, config.protocol, config.ports.clone());
-        if let Some(&id) = self.services.by_key.get(&key) {
+        if let Some(&id) = self.services.by_key.get(&config.listen) {
             return id;
         }
-        let seed = self.services.seed_of(&key);
+        let seed = self.services.seed_of(&config.listen);
         let id = self.services.services.insert(Service::new(config, seed));
-        self.services.by_key.insert(key, id);
+        self.services.by_key.insert(Arc::clone(&config.listen), id);
         id
     }
 
@@ -55,15 +54,65 @@ impl Director {
         config: &Arc<snapshot::Service>,
         step: &mut Step,
     ) -> bool {
-        let seed = self.services.seed_of(&(config.vip, config.protocol, config.ports.clone()));
+        let seed = self.services.seed_of(&config.listen);
         let Some(service) = self.services.services.get_mut(id) else { return false };
         let came = !core::mem::replace(&mut service.configured, true);
         let before = core::mem::replace(&mut service.config, Arc::clone(config));
         if !Scheduler::suits(&before, config) {
             service.scheduler = Scheduler::new(config, seed);
         }
+        self.part_with_sorry_server(id, config);
         self.update_real_servers(id, &before.real_servers, &config.real_servers, step);
+        if let Some(sorry_server) = &config.sorry_server {
+            self.set_sorry_server(id, sorry_server, step);
+        }
+        if came && let Some(service) = self.services.services.get_mut(id) {
+            // Coming back while old connections drain is a new start.
+            service.quorate = false;
+        }
         came
+    }
+
+    /// Puts a sorry server that is no longer that among those that drain. If it is now one of the
+    /// real servers, it will be found there.
+    fn part_with_sorry_server(&mut self, id: ServiceId, config: &snapshot::Service) {
+        let sorry = self.services.services.get(id).and_then(|service| service.sorry);
+        let Some(sorry) = sorry else { return };
+        let stays = config.sorry_server.as_ref().is_some_and(|wanted| self.is_at(sorry, wanted));
+        if !stays && let Some(service) = self.services.services.get_mut(id) {
+            service.sorry = None;
+            service.draining.push(sorry);
+        }
+    }
+
+    /// Brings the sorry server up to its configuration, be it new, one that drains, or the same.
+    fn set_sorry_server(&mut self, id: ServiceId, config: &RealServer, step: &mut Step) {
+        let Some(service) = self.services.services.get(id) else { return };
+        let draining = || {
+            let mut draining = service.draining.iter().copied();
+            draining.find(|&id| {
+                let cut = self.services.destinations.get(id).is_none_or(|found| found.cut);
+                !cut && self.is_at(id, config)
+            })
+        };
+        let sorry = match service.sorry.or_else(draining) {
+            Some(known) => {
+                step.touched.extend(self.services.configure(known, config));
+                known
+            }
+            None => {
+                // Validation lets no real server through whose segment is not there.
+                let Some(segment) = self.segments.find(&config.segment) else { return };
+                self.new_destination(id, segment, config, step)
+            }
+        };
+        if let Some(destination) = self.services.destinations.get_mut(sorry) {
+            destination.is_sorry = true;
+        }
+        if let Some(service) = self.services.services.get_mut(id) {
+            service.draining.retain(|&draining| draining != sorry);
+            service.sorry = Some(sorry);
+        }
     }
 
     /// Brings a service's real servers up to its configuration. Those at the head and at the tail
@@ -143,6 +192,9 @@ impl Director {
             list.push(match by_key.remove(&(segment, config.address)) {
                 Some(known) => {
                     step.touched.extend(self.services.configure(known, config));
+                    if let Some(destination) = self.services.destinations.get_mut(known) {
+                        destination.is_sorry = false;
+                    }
                     known
                 }
                 None => self.new_destination(id, segment, config, step),
@@ -161,11 +213,16 @@ impl Director {
     ) -> DestinationId {
         step.work += OTHER_REAL_SERVER;
         let neighbor = self.neighbors.enter(segment, config.address, &config.name);
+        if config.address.is_ipv6() {
+            let on = self.segments.get_mut(segment);
+            self.groups_stale |= on.is_some_and(|segment| segment.follow_neighbor());
+        }
         let reachable = self.neighbors.get(neighbor).is_some_and(Neighbor::is_usable);
         let id = self.services.destinations.insert(Destination {
             name: config.name.clone(),
             service,
             position: None,
+            is_sorry: false,
             address: config.address,
             segment,
             neighbor,
@@ -198,6 +255,7 @@ impl Director {
         let Some(service) = self.services.services.get_mut(id) else { return };
         let mut gone = core::mem::take(&mut service.destinations);
         gone.append(&mut service.draining);
+        gone.extend(service.sorry.take());
         self.services.rebuild_candidates(id, 0);
         self.drain(id, gone, step);
         self.services.remove_service_if_gone(id);
@@ -221,7 +279,8 @@ impl Director {
         for &id in &gone {
             let Some(destination) = self.services.destinations.get_mut(id) else { continue };
             // One that was draining already goes on as it was promised.
-            if destination.position.take().is_some() {
+            let was_sorry = core::mem::take(&mut destination.is_sorry);
+            if destination.position.take().is_some() || was_sorry {
                 destination.cut = cut;
                 // Should it come back, then with the weight it is given.
                 destination.weight_override = None;
@@ -259,6 +318,11 @@ impl Service {
             destinations: Vec::new(),
             candidates: Vec::new(),
             eligible: 0,
+            live_weight: 0,
+            quorate: false,
+            quorate_told: true,
+            unsettled: false,
+            sorry: None,
             draining: Vec::new(),
             traffic: Default::default(),
             rates: Default::default(),

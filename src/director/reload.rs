@@ -122,6 +122,10 @@ impl Director {
         for neighbor in step.touched {
             self.refresh_neighbor(now, neighbor);
         }
+        if self.groups_stale {
+            self.follow_groups(now);
+        }
+        self.services.settle_quorums();
         if more {
             self.transition = Some(transition);
         }
@@ -257,12 +261,16 @@ impl Director {
             announced.iter().map(|&(vip, segment, _)| (vip, segment)).collect();
         self.announcer.retain(|vip, segment| still.contains(&(vip, segment)));
         let announce = self.snapshot.announce;
+        let mut news = false;
         for &(vip, segment, _) in announced.difference(&self.announced) {
             self.announcer.vip_up(now, vip, segment, &announce);
+            news = true;
         }
         self.announced = announced;
         let segments: Vec<SegmentId> = vip_segments.into_iter().map(|(id, _)| id).collect();
         self.announcer.refresh(now, &segments, &announce);
+        self.guard_anew(now, &segments, news);
+        self.groups_stale = true;
     }
 
     fn reconcile_segments(&mut self, next: &Snapshot) -> ReloadReport {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionState;
 use super::counters::Traffic;
-use crate::config::snapshot::{Protocol, Role, SchedulerKind};
+use crate::config::snapshot::{AttachKind, Defend, Protocol, Role, SchedulerKind};
 use crate::wire::MacAddr;
 
 /// `vipr status --json`.
@@ -25,6 +25,9 @@ pub struct StatusReport {
     pub segments: Vec<SegmentReport>,
     pub counters: CountersReport,
     pub conflicts: Vec<ConflictReport>,
+    /// What was done about them.
+    #[serde(default)]
+    pub guardian: GuardianReport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +42,14 @@ pub struct ConnectionsSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
     pub name: String,
+    /// The first of what it listens on, `listen` has all of it.
     pub vip: IpAddr,
     pub protocol: Protocol,
     /// As the configuration writes it: `80`, `80,443`, `8000-8099`, `any`.
     pub ports: String,
+    /// Everything it listens on, as in `192.0.2.10:80,443/tcp`.
+    #[serde(default)]
+    pub listen: Vec<String>,
     pub scheduler: SchedulerKind,
     /// What of its options is not as usual: `mh-port`, `mh-fallback`, `509 slots`.
     #[serde(default)]
@@ -52,14 +59,22 @@ pub struct ServiceReport {
     pub scheduler_refused: u64,
     /// Seconds, if clients are persistent.
     pub persistence: Option<u64>,
-    /// Whether any real server can take a connection.
+    /// Whether it has its quorum, and any real server can take a connection.
     pub up: bool,
+    /// The weights of the real servers that are up, and how many are needed.
+    #[serde(default)]
+    pub live_weight: u64,
+    #[serde(default)]
+    pub quorum: u32,
     /// False once the configuration has dropped the service but connections of it remain.
     pub configured: bool,
     #[serde(flatten)]
     pub traffic: Traffic,
     pub rates: Rates,
     pub real_servers: Vec<RealServerReport>,
+    /// Who gets new connections while the service is down.
+    #[serde(default)]
+    pub sorry_server: Option<RealServerReport>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +112,8 @@ pub enum RealServerState {
     Overloaded,
     /// No longer configured; its connections finish.
     Draining,
+    /// The sorry server, up: it gets new connections while its service is down.
+    Sorry,
 }
 
 /// Moving averages as IPVS keeps them (sampled every 2 s, weight 1/4), per second.
@@ -111,17 +128,30 @@ pub struct Rates {
 pub struct SegmentReport {
     pub name: String,
     pub role: Role,
+    #[serde(default)]
+    pub attach: AttachKind,
+    /// The device that its frames come from: the TAP, or the interface.
     pub tap: String,
     pub bridge: Option<String>,
     pub mac: MacAddr,
     pub mtu: u16,
     pub addresses: Vec<String>,
+    /// What is done about other claimants of a VIP; none where there are no VIPs.
+    #[serde(default)]
+    pub defend: Option<Defend>,
+    /// The guard of its bridge, if there is to be one.
+    #[serde(default)]
+    pub arp_guard: Option<ArpGuardReport>,
     /// Frames and bytes that arrived.
     pub received_frames: u64,
     pub received_bytes: u64,
     /// Frames and bytes handed to the port.
     pub sent_frames: u64,
     pub sent_bytes: u64,
+    /// Frames on their way here that the device lost for want of room, as it counts them itself
+    /// since it was made or opened.
+    #[serde(default)]
+    pub missed_frames: u64,
     /// Frames the port would not take; 0 where there is no port (`replay`).
     #[serde(default)]
     pub send_errors: u64,
@@ -151,7 +181,42 @@ pub struct ConflictReport {
     /// Seconds since the router started, of the first and the last claim.
     pub first: f64,
     pub last: f64,
+    /// The same as times of day, in UTC; none where there is no clock (`replay`).
+    #[serde(default)]
+    pub first_at: Option<String>,
+    #[serde(default)]
+    pub last_at: Option<String>,
     pub count: u64,
+}
+
+/// How the guard of a bridge is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArpGuardReport {
+    pub active: bool,
+    /// Why it is not.
+    pub error: Option<String>,
+    /// Claims to a VIP that it kept from the segment.
+    pub blocked: u64,
+}
+
+/// What was done to find out about claims to VIPs, and against them, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardianReport {
+    /// Times the director asked for a VIP of its own.
+    pub asked: u64,
+    /// Claims answered by an announcement.
+    pub defended: u64,
+    /// Frames that told a single station who has a VIP, and such that were held back because they
+    /// were too many.
+    pub repaired: u64,
+    pub repairs_refused: u64,
+    /// Stations remembered because they asked for a VIP, and such that found no room.
+    pub stations: u64,
+    pub stations_refused: u64,
+    /// Connections taken up that had gone to a claimant, and segments that may have been of one
+    /// when there were several claimants.
+    pub adopted: u64,
+    pub unknowable: u64,
 }
 
 /// One line of `vipr connections`.

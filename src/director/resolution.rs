@@ -1,12 +1,16 @@
 //! Address resolution: ARP answered for VIPs and DIPs and for nothing else, real servers' MACs
-//! learnt from ARP, other claimants of a VIP noticed, and the ARP the director itself sends.
+//! learnt from ARP, and the questions and announcements the director itself sends, in both
+//! families. What only IPv6 has is in [`super::discovery`].
 
 use core::net::{IpAddr, Ipv4Addr};
 
+use super::askers::Asker;
+use super::guardian::Claim;
 use super::neighbors::{self, Heard, NeighborId};
 use super::stations::Station;
 use super::{Director, DropReason, Event, Instant, SegmentId, Verdict, announcer};
 use crate::wire::arp::{ArpOperation, ArpPacket};
+use crate::wire::nd::NdPacket;
 use crate::wire::packet::Packet;
 use crate::wire::{Frame, MacAddr};
 
@@ -28,17 +32,34 @@ impl Director {
             return Verdict::drop(DropReason::OwnFrame);
         }
         if self.is_claim(ingress, arp.sender.into()) {
-            self.note_claim(now, ingress, arp);
+            self.note_claim(
+                now,
+                Claim {
+                    vip: arp.sender.into(),
+                    segment: ingress,
+                    mac: arp.sender_mac,
+                    to_all: packet.destination.is_multicast(),
+                },
+            );
             return Verdict::consume();
         }
-        let heard = self.hear(now, ingress, arp);
-        if arp.operation == ArpOperation::Request && self.is_answered(ingress, packet, arp.target) {
+        let heard = self.hear(now, ingress, arp.sender.into(), arp.sender_mac);
+        let alone = !packet.destination.is_multicast();
+        if arp.operation == ArpOperation::Request
+            && self.is_answered(ingress, alone, arp.target.into())
+        {
+            // One that has no address yet only wants to know whether somebody has this one.
+            if !arp.sender.is_unspecified() {
+                let asker = Asker { segment: ingress, vip: arp.target.into(), mac: arp.sender_mac };
+                self.note_asker(now, asker, arp.sender.into());
+            }
             return self.answer_arp(ingress, packet, arp);
         }
         if heard { Verdict::consume() } else { Verdict::drop(DropReason::ArpNotOurs) }
     }
 
-    /// Sends the ARP that is due: requests for real servers' MACs, announcements.
+    /// Sends the ARP and ND that is due: requests for real servers' MACs, announcements, reports of
+    /// what is listened to.
     pub(super) fn send_due_arp(&mut self, now: Instant) {
         for _ in 0..ARP_PER_TIMEOUT_MAX {
             match self.neighbors.poll(now) {
@@ -56,47 +77,32 @@ impl Director {
                 Some(announcer::Due::Vip { vip, segment }) => self.announce(vip, segment),
                 Some(announcer::Due::Refresh { segment, turn }) => {
                     let vips = self.services.configured_vips();
-                    let mut vips = vips.iter().filter(|vip| vip.is_ipv4()).collect::<Vec<_>>();
-                    if !vips.is_empty() {
-                        let vip = *vips.swap_remove(turn % vips.len());
+                    if let Some(&vip) = vips.get(turn % vips.len().max(1)) {
                         self.announce(vip, segment);
                     }
                 }
             }
         }
-    }
-
-    /// Whether a sender address on this segment can only be the director's: a VIP announced there.
-    fn is_claim(&self, ingress: SegmentId, sender: IpAddr) -> bool {
-        self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips())
-            && self.services.vip(sender).is_some_and(|vip| vip.configured)
-    }
-
-    fn note_claim(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) {
-        let vip = IpAddr::V4(arp.sender);
-        let real_server = self
-            .real_server_at(now, arp.sender_mac, None)
-            .and_then(|id| self.services.destinations.get(id))
-            .map(|destination| destination.name.clone());
-        let mac = arp.sender_mac;
-        let reaction = self.conflicts.claim(now, vip, ingress, mac, real_server.as_ref());
-        if reaction.defend {
-            self.announcer.once(now, vip, ingress);
-        }
-        if reaction.tell {
-            let segment = self.segment_label(ingress);
-            self.events.push(Event::Conflict { vip, segment, mac, real_server });
+        for _ in 0..ARP_PER_TIMEOUT_MAX {
+            if !self.send_report(now) {
+                break;
+            }
         }
     }
 
-    /// Learns from an ARP packet's sender; whether it told anything about a real server.
-    fn hear(&mut self, now: Instant, ingress: SegmentId, arp: &ArpPacket) -> bool {
-        let (sender, mac) = (IpAddr::V4(arp.sender), arp.sender_mac);
+    /// Learns where an address is; whether that told anything about a real server.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        sender: IpAddr,
+        mac: MacAddr,
+    ) -> bool {
         match self.neighbors.hear(now, ingress, sender, mac) {
             Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
             Heard::Up { neighbor } => {
-                self.neighbor_up(neighbor, mac);
+                self.neighbor_up(now, neighbor, mac);
                 true
             }
             Heard::Moved { neighbor, from } => {
@@ -110,6 +116,7 @@ impl Director {
                     });
                 }
                 self.recognise_by(sender);
+                self.card_known(now, mac);
                 true
             }
         }
@@ -117,17 +124,13 @@ impl Director {
 
     /// Whether a request for this address is answered: a VIP on a VIP segment, a DIP on its own.
     /// A VIP with only old connections left is confirmed to those who ask by unicast.
-    fn is_answered(&self, ingress: SegmentId, packet: &Packet, target: Ipv4Addr) -> bool {
+    pub(super) fn is_answered(&self, ingress: SegmentId, alone: bool, target: IpAddr) -> bool {
         let Some(segment) = self.segments.get(ingress) else { return false };
-        let target = IpAddr::V4(target);
         if segment.has_address(target) {
             return true;
         }
         segment.role.has_vips()
-            && self
-                .services
-                .vip(target)
-                .is_some_and(|vip| vip.configured || packet.destination == segment.mac)
+            && self.services.vip(target).is_some_and(|vip| vip.configured || alone)
     }
 
     fn answer_arp(&mut self, ingress: SegmentId, packet: &Packet, arp: &ArpPacket) -> Verdict {
@@ -144,26 +147,43 @@ impl Director {
 
     fn ask(&mut self, id: NeighborId, of: Option<MacAddr>) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
-        let IpAddr::V4(target) = neighbor.address else { return };
-        let egress = neighbor.segment;
+        let (target, egress) = (neighbor.address, neighbor.segment);
         let Some(segment) = self.segments.get(egress) else { return };
-        let sender = match segment.source_for(neighbor.address) {
-            Some(IpAddr::V4(sender)) => sender,
-            // A probe: the sender is not known, and no one enters it (RFC 5227, 2.1.1).
-            _ => Ipv4Addr::UNSPECIFIED,
-        };
-        let request = ArpPacket::request(segment.mac, sender, target);
-        self.emit(egress, |buffer| request.emit(buffer, of.unwrap_or(MacAddr::BROADCAST)));
+        let mac = segment.mac;
+        match (target, segment.source_for(target)) {
+            (IpAddr::V4(target), source) => {
+                let sender = match source {
+                    Some(IpAddr::V4(sender)) => sender,
+                    // A probe: the sender is not known, and no one enters it (RFC 5227, 2.1.1).
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                let request = ArpPacket::request(mac, sender, target);
+                self.emit(egress, |buffer| request.emit(buffer, of.unwrap_or(MacAddr::BROADCAST)));
+            }
+            (IpAddr::V6(target), Some(IpAddr::V6(source))) => {
+                let request = NdPacket::solicitation(mac, source, target, of);
+                self.emit(egress, |buffer| request.emit(buffer, mac, of.unwrap_or(MacAddr::ZERO)));
+            }
+            // Where there is a neighbor of IPv6 there is an address to ask from.
+            (IpAddr::V6(_), _) => {}
+        }
     }
 
     fn announce(&mut self, vip: IpAddr, egress: SegmentId) {
-        let IpAddr::V4(address) = vip else { return };
-        let Some(segment) = self.segments.get(egress) else { return };
-        let announcement = ArpPacket::announcement(segment.mac, address);
-        self.emit(egress, |buffer| announcement.emit(buffer, MacAddr::BROADCAST));
+        let Some(mac) = self.segments.get(egress).map(|segment| segment.mac) else { return };
+        match vip {
+            IpAddr::V4(vip) => {
+                let announcement = ArpPacket::announcement(mac, vip);
+                self.emit(egress, |buffer| announcement.emit(buffer, MacAddr::BROADCAST));
+            }
+            IpAddr::V6(vip) => {
+                let announcement = NdPacket::announcement(mac, vip);
+                self.emit(egress, |buffer| announcement.emit(buffer, mac, MacAddr::BROADCAST));
+            }
+        }
     }
 
-    fn neighbor_up(&mut self, id: NeighborId, mac: MacAddr) {
+    fn neighbor_up(&mut self, now: Instant, id: NeighborId, mac: MacAddr) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
         self.events.push(Event::NeighborUp {
             real_server: neighbor.name.clone(),
@@ -174,6 +194,7 @@ impl Director {
         let address = neighbor.address;
         self.follow_neighbor(id);
         self.recognise_by(address);
+        self.card_known(now, mac);
     }
 
     fn neighbor_down(&mut self, id: NeighborId, probes: u32) {

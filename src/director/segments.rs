@@ -1,13 +1,13 @@
 //! The segments the director has a port on, at run time.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::SegmentId;
-use crate::config::snapshot::{self, Role};
-use crate::wire::MacAddr;
+use crate::config::snapshot::{self, Defend, Role};
+use crate::wire::{MacAddr, ipv6};
 
 /// The MTU where neither the configuration nor a device says otherwise.
 pub(super) const MTU_DEFAULT: u16 = 1500;
@@ -17,9 +17,14 @@ pub(super) const MTU_DEFAULT: u16 = 1500;
 pub(super) struct Segment {
     pub name: Arc<str>,
     pub role: Role,
+    pub defend: Defend,
     pub mac: MacAddr,
     /// The director's own addresses here.
     pub addresses: Vec<IpNet>,
+    /// Whether there is a VIP of IPv6 here.
+    ipv6_vips: bool,
+    /// Whether there is, or was, a real server with an address of IPv6 here.
+    ipv6_neighbors: bool,
     /// False once the configuration has dropped it.
     pub configured: bool,
     mtu_configured: Option<u16>,
@@ -49,9 +54,43 @@ impl Segment {
         self.mtu_configured.or(self.mtu_device).unwrap_or(MTU_DEFAULT)
     }
 
+    /// What the device carries, if one was there since the segment was configured.
+    pub fn device_mtu(&self) -> Option<u16> {
+        self.mtu_device
+    }
+
     /// Whether an address is the director's own here.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.addr() == address)
+            || self.link_local().is_some_and(|own| address == own)
+    }
+
+    /// The address of IPv6 that it needs no configuration for: to ask for neighbors from, and to
+    /// tell bridges what it listens to. Only where IPv6 is spoken at all.
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        let spoken = self.ipv6_vips
+            || self.ipv6_neighbors
+            || self.addresses.iter().any(|own| own.addr().is_ipv6());
+        spoken.then(|| ipv6::link_local(self.mac))
+    }
+
+    /// All addresses of IPv6 that are the director's own here.
+    pub fn own_ipv6(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let configured = self.addresses.iter().filter_map(|own| match own.addr() {
+            IpAddr::V6(own) => Some(own),
+            IpAddr::V4(_) => None,
+        });
+        configured.chain(self.link_local())
+    }
+
+    /// Takes in whether there are VIPs of IPv6 here.
+    pub fn follow_vips(&mut self, any: bool) {
+        self.ipv6_vips = any;
+    }
+
+    /// Takes in that there is a real server of IPv6 here; whether that is new.
+    pub fn follow_neighbor(&mut self) -> bool {
+        !core::mem::replace(&mut self.ipv6_neighbors, true)
     }
 
     /// Whether an address is the director's own here, or stands for all stations here: that of
@@ -63,17 +102,20 @@ impl Segment {
                 own.addr() == address || own.prefix_len() < 31 && for_all.contains(&address)
             }
             (own, address) => own.addr() == address,
-        })
+        }) || address.is_ipv6() && self.has_address(address)
     }
 
-    /// The address to ask for a neighbor from: one whose prefix covers it, else any.
+    /// The address to ask for a neighbor from: one whose prefix covers it, else any; in IPv6 the
+    /// link-local one, which a neighbor reaches whatever prefixes it knows.
     pub fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {
         let same_family =
             || self.addresses.iter().filter(|own| own.addr().is_ipv4() == neighbor.is_ipv4());
-        same_family()
-            .find(|own| own.contains(&neighbor))
-            .or_else(|| same_family().next())
-            .map(IpNet::addr)
+        same_family().find(|own| own.contains(&neighbor)).map(IpNet::addr).or_else(
+            || match neighbor {
+                IpAddr::V4(_) => same_family().next().map(IpNet::addr),
+                IpAddr::V6(_) => self.link_local().map(IpAddr::V6),
+            },
+        )
     }
 }
 
@@ -104,6 +146,15 @@ impl Segments {
             .map(|(index, segment)| (SegmentId(index as u16), segment))
     }
 
+    /// Configured segments.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SegmentId, &mut Segment)> {
+        self.all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, segment)| segment.configured)
+            .map(|(index, segment)| (SegmentId(index as u16), segment))
+    }
+
     /// The configured segment of this name.
     pub fn find(&self, name: &str) -> Option<SegmentId> {
         self.iter().find(|(_, segment)| &*segment.name == name).map(|(id, _)| id)
@@ -128,8 +179,11 @@ impl Segments {
                 self.all.push(Segment {
                     name: next.name.clone(),
                     role: next.role,
+                    defend: next.defend,
                     mac: next.mac,
                     addresses: Vec::new(),
+                    ipv6_vips: false,
+                    ipv6_neighbors: false,
                     configured: true,
                     mtu_configured: None,
                     mtu_device: None,
@@ -141,6 +195,7 @@ impl Segments {
         };
         let segment = &mut self.all[index];
         segment.role = next.role;
+        segment.defend = next.defend;
         segment.mac = next.mac;
         segment.addresses.clone_from(&next.addresses);
         segment.mtu_configured = next.mtu;

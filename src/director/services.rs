@@ -5,6 +5,7 @@
 
 use core::hash::BuildHasher;
 use core::net::IpAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::SegmentId;
@@ -15,14 +16,14 @@ use super::keyed::{HashKey, KeyedMap};
 use super::neighbors::NeighborId;
 use super::rates::RateEstimator;
 use super::scheduler::{Candidate, Member, PickKey, Scheduler};
-use crate::config::snapshot::{self, Ports, Protocol, RealServer};
+use crate::config::snapshot::{self, Endpoint, Ports, Protocol, RealServer};
 use crate::wire::MacAddr;
 
 pub type ServiceId = Id<Service>;
 pub type DestinationId = Id<Destination>;
 
 /// What a service goes by across reloads.
-pub(super) type ServiceKey = (IpAddr, Protocol, Ports);
+pub(super) type ServiceKey = Arc<[Endpoint]>;
 
 /// A virtual service at run time.
 #[derive(Debug)]
@@ -38,6 +39,16 @@ pub struct Service {
     pub(super) candidates: Vec<Candidate>,
     /// How many of them can take a connection.
     pub(super) eligible: u32,
+    /// The weights of those that are up, together.
+    pub(super) live_weight: u64,
+    /// Whether that is enough, by the configured quorum; and what a person was told last. One that
+    /// has it from the start needs no telling.
+    pub(super) quorate: bool,
+    pub(super) quorate_told: bool,
+    /// Whether that is to be found out anew.
+    pub(super) unsettled: bool,
+    /// Who gets new connections when they cannot be placed, or there is no quorum.
+    pub(super) sorry: Option<DestinationId>,
     /// Real servers no longer configured whose connections finish.
     pub(super) draining: Vec<DestinationId>,
     pub(super) traffic: Traffic,
@@ -51,6 +62,8 @@ pub struct Destination {
     pub(super) service: ServiceId,
     /// Where it stands among its service's destinations; `None` while draining.
     pub(super) position: Option<u32>,
+    /// It is its service's sorry server, and has no position.
+    pub(super) is_sorry: bool,
     pub(super) address: IpAddr,
     pub(super) segment: SegmentId,
     pub(super) neighbor: NeighborId,
@@ -95,8 +108,15 @@ pub(super) struct Services {
     pub by_key: KeyedMap<ServiceKey, ServiceId>,
     vips: KeyedMap<IpAddr, Vip>,
     by_port: KeyedMap<(IpAddr, Protocol), PortTable>,
+    /// Services whose quorum is to be found out anew, each once.
+    unsettled: Vec<ServiceId>,
+    /// Services that gained their quorum, or lost it, and nobody was told yet.
+    quorum_news: VecDeque<(ServiceId, bool)>,
     hash_key: HashKey,
 }
+
+/// News of quorums that wait to be told at a time; services beyond that change in silence.
+const QUORUM_NEWS_MAX: usize = 1024;
 
 /// A virtual address and its services.
 #[derive(Debug, Default)]
@@ -124,6 +144,8 @@ impl Services {
             by_key: hash_key.map(),
             vips: hash_key.map(),
             by_port: hash_key.map(),
+            unsettled: Vec::new(),
+            quorum_news: VecDeque::new(),
             hash_key,
         }
     }
@@ -169,21 +191,42 @@ impl Services {
         })
     }
 
-    /// Chooses a real server for a new connection.
+    /// Chooses a real server for a new connection; the sorry server if none can take it.
     pub fn schedule(&mut self, id: ServiceId, key: &PickKey) -> Option<DestinationId> {
         let service = self.services.get_mut(id)?;
-        let chosen = service.scheduler.pick(&service.candidates, key)?;
-        service.destinations.get(chosen).copied()
+        match service.scheduler.pick(&service.candidates, key) {
+            Some(chosen) => service.destinations.get(chosen).copied(),
+            None => self.sorry_server(id),
+        }
     }
 
-    /// Counts a packet handed to a real server.
+    /// The sorry server, if there is one and it answers.
+    pub fn sorry_server(&self, id: ServiceId) -> Option<DestinationId> {
+        let sorry = self.services.get(id)?.sorry?;
+        self.destinations.get(sorry)?.reachable.then_some(sorry)
+    }
+
+    /// The sorry server, if all new connections go there for want of a quorum. Without a sorry
+    /// server, what real servers are left go on (as with keepalived).
+    pub fn diverted_to(&self, id: ServiceId) -> Option<DestinationId> {
+        if self.services.get(id)?.quorate { None } else { self.sorry_server(id) }
+    }
+
+    /// The next service that gained its quorum, or lost it.
+    pub fn next_quorum_news(&mut self) -> Option<(ServiceId, bool)> {
+        self.settle_quorums();
+        self.quorum_news.pop_front()
+    }
+
+    /// Counts what is handed to a real server: a packet, or those that a super-frame stands for.
     #[inline]
-    pub fn count_packet(&mut self, id: DestinationId, bytes: u64) {
+    pub fn count_packets(&mut self, id: DestinationId, packets: u32, bytes: u64) {
+        let packets = u64::from(packets);
         let Some(destination) = self.destinations.get_mut(id) else { return };
-        destination.traffic.packets += 1;
+        destination.traffic.packets += packets;
         destination.traffic.bytes += bytes;
         if let Some(service) = self.services.get_mut(destination.service) {
-            service.traffic.packets += 1;
+            service.traffic.packets += packets;
             service.traffic.bytes += bytes;
         }
     }
@@ -267,6 +310,7 @@ impl Services {
             .iter()
             .find(|known| &*known.config.name == service)
             .or_else(|| services.iter().find(|known| known.config.endpoint() == service))
+            .or_else(|| services.iter().find(|known| known.listens_on(service)))
             .ok_or_else(|| {
                 let names = services.iter().map(|service| &*service.config.name);
                 format!("no service {service}: {}", there_is(names))
@@ -300,7 +344,7 @@ impl Services {
     /// the neighbor it used.
     pub fn remove_if_drained(&mut self, id: DestinationId) -> Option<NeighborId> {
         let destination = self.destinations.get(id)?;
-        if destination.position.is_some() || destination.connections() > 0 {
+        if destination.is_configured() || destination.connections() > 0 {
             return None;
         }
         let (service_id, neighbor) = (destination.service, destination.neighbor);
@@ -319,12 +363,13 @@ impl Services {
             return;
         }
         let Some(service) = self.services.remove(id) else { return };
-        let snapshot::Service { vip, protocol, ref ports, .. } = *service.config;
-        self.by_key.remove(&(vip, protocol, ports.clone()));
-        if let Some(entry) = self.vips.get_mut(&vip) {
-            entry.services.retain(|&service| service != id);
-            if entry.services.is_empty() {
-                self.vips.remove(&vip);
+        self.by_key.remove(&service.config.listen);
+        for Endpoint { vip, .. } in &*service.config.listen {
+            if let Some(entry) = self.vips.get_mut(vip) {
+                entry.services.retain(|&service| service != id);
+                if entry.services.is_empty() {
+                    self.vips.remove(vip);
+                }
             }
         }
     }
@@ -334,13 +379,19 @@ impl Services {
         self.vips.clear();
         self.by_port.clear();
         for (id, service) in self.services.iter() {
-            let vip = self.vips.entry(service.config.vip).or_default();
-            vip.configured |= service.configured;
-            vip.services.push(id);
+            for endpoint in &*service.config.listen {
+                let vip = self.vips.entry(endpoint.vip).or_default();
+                vip.configured |= service.configured;
+                // The endpoints of one VIP are neighbours: they are sorted.
+                if vip.services.last() != Some(&id) {
+                    vip.services.push(id);
+                }
+            }
         }
-        for &id in &self.order {
-            let Some(service) = self.services.get(id) else { continue };
-            let snapshot::Service { vip, protocol, ports, .. } = &*service.config;
+        let listed = self.order.iter().filter_map(|&id| Some((id, self.services.get(id)?)));
+        let listed =
+            listed.flat_map(|(id, service)| service.config.listen.iter().map(move |end| (id, end)));
+        for (id, Endpoint { vip, protocol, ports }) in listed {
             let table = self.by_port.entry((*vip, *protocol)).or_insert_with(|| PortTable {
                 exact: self.hash_key.map(),
                 ranges: Vec::new(),
@@ -389,6 +440,45 @@ impl Services {
         service.eligible = eligible.count() as u32;
         let members = members(&self.destinations, &service.destinations);
         service.scheduler.candidates_changed(&service.candidates, &members);
+        let known = service.destinations.iter().filter_map(|&id| self.destinations.get(id));
+        service.live_weight = known.map(Destination::live_weight).sum();
+        self.unsettle_quorum(id);
+    }
+
+    /// Finds out which services gained their quorum or lost it, by keepalived's rule: one that has
+    /// it loses it below quorum − hysteresis, and one that has not gains it from quorum +
+    /// hysteresis on. To be called before anyone goes by it: in between, sums come and go.
+    #[inline]
+    pub fn settle_quorums(&mut self) {
+        if !self.unsettled.is_empty() {
+            self.settle();
+        }
+    }
+
+    #[cold]
+    fn settle(&mut self) {
+        for id in core::mem::take(&mut self.unsettled) {
+            let Some(service) = self.services.get_mut(id) else { continue };
+            service.unsettled = false;
+            if !service.configured {
+                continue;
+            }
+            service.quorate =
+                if service.quorate { !service.loses_quorum() } else { service.gains_quorum() };
+            if service.quorate != service.quorate_told && self.quorum_news.len() < QUORUM_NEWS_MAX {
+                service.quorate_told = service.quorate;
+                self.quorum_news.push_back((id, service.quorate));
+            }
+        }
+    }
+
+    /// The live weight of a service changed, or what it is held against.
+    pub fn unsettle_quorum(&mut self, id: ServiceId) {
+        if let Some(service) = self.services.get_mut(id)
+            && !core::mem::replace(&mut service.unsettled, true)
+        {
+            self.unsettled.push(id);
+        }
     }
 
     /// Changes a real server and keeps its service's view of it, and its overload, in step.
@@ -398,6 +488,7 @@ impl Services {
         change: impl FnOnce(&mut Destination),
     ) -> Option<Threshold> {
         let destination = self.destinations.get_mut(id)?;
+        let live_before = destination.live_weight();
         change(destination);
         let crossed = destination.check_thresholds();
         if let Some(position) = destination.position
@@ -408,6 +499,12 @@ impl Services {
             *candidate = destination.candidate();
             service.eligible += u32::from(candidate.is_eligible());
             service.scheduler.candidate_changed(position as usize, &service.candidates);
+            let live = destination.live_weight();
+            if live != live_before {
+                service.live_weight = (service.live_weight + live).saturating_sub(live_before);
+                let service = destination.service;
+                self.unsettle_quorum(service);
+            }
         }
         crossed
     }
@@ -430,9 +527,24 @@ fn there_is<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 }
 
 impl Service {
-    /// Whether a real server can take a connection.
+    /// Whether it has its quorum, and a real server can take a connection.
     pub(super) fn is_up(&self) -> bool {
-        self.eligible > 0
+        self.quorate && self.eligible > 0
+    }
+
+    fn gains_quorum(&self) -> bool {
+        let snapshot::Service { quorum, quorum_hysteresis, .. } = *self.config;
+        self.live_weight >= u64::from(quorum) + u64::from(quorum_hysteresis)
+    }
+
+    fn loses_quorum(&self) -> bool {
+        let snapshot::Service { quorum, quorum_hysteresis, .. } = *self.config;
+        self.live_weight < u64::from(quorum.saturating_sub(quorum_hysteresis).max(1))
+    }
+
+    /// Whether this is one of the endpoints of a group, as it is shown.
+    fn listens_on(&self, endpoint: &str) -> bool {
+        self.config.listen.iter().any(|known| known.to_string() == endpoint)
     }
 }
 
@@ -440,6 +552,16 @@ impl Destination {
     /// Connections of any kind.
     pub(super) fn connections(&self) -> u32 {
         self.active + self.inactive
+    }
+
+    /// Whether the configuration has it, be it as a sorry server.
+    pub(super) fn is_configured(&self) -> bool {
+        self.position.is_some() || self.is_sorry
+    }
+
+    /// What it counts for towards a quorum: its weight, while it is up. An overloaded one is up.
+    pub(super) fn live_weight(&self) -> u64 {
+        if self.reachable { u64::from(self.weight()) } else { 0 }
     }
 
     /// The weight in force.

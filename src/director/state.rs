@@ -22,7 +22,7 @@ use super::services::Destination;
 use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId, ServiceId};
 use crate::config::WEIGHT_MAX;
-use crate::config::snapshot::{self, Ports, Protocol};
+use crate::config::snapshot::{self, Endpoint};
 use crate::wire::MacAddr;
 
 /// Slots of the connection table looked at in one go.
@@ -39,9 +39,8 @@ pub enum Record {
 /// A real server of a service. Those of one export are numbered, from 0 on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServerRecord {
-    pub vip: IpAddr,
-    pub protocol: Protocol,
-    pub ports: Ports,
+    /// What its service listens on.
+    pub listen: Vec<Endpoint>,
     pub address: IpAddr,
     /// The name of its segment.
     pub segment: String,
@@ -65,11 +64,13 @@ pub struct NeighborRecord {
     pub mac: MacAddr,
 }
 
-/// A connection, or a persistence template. VIP and protocol are those of its service.
+/// A connection, or a persistence template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRecord {
     /// The number of the real server that has it.
     pub real_server: u32,
+    /// Which of the endpoints of its service it came to: their VIP and protocol.
+    pub endpoint: u16,
     /// The client; of a template, the client network.
     pub client: IpAddr,
     /// 0 for a template.
@@ -152,7 +153,7 @@ impl Director {
             .services
             .destinations
             .iter()
-            .filter(|(_, destination)| destination.position.is_some())
+            .filter(|(_, destination)| destination.is_configured())
             .map(|(id, found)| ((found.service, found.segment, found.address), id))
             .collect();
         Import {
@@ -188,9 +189,7 @@ impl Director {
             return None;
         }
         Some(RealServerRecord {
-            vip: service.vip,
-            protocol: service.protocol,
-            ports: service.ports.clone(),
+            listen: service.listen.to_vec(),
             address: destination.address,
             segment: self.segments.name(destination.segment)?.to_string(),
             weight_override: destination
@@ -245,7 +244,7 @@ impl Director {
     ) -> Option<ConnectionRecord> {
         let destination = connection.destination;
         // A template may have outlived its real server, and another one have the slot.
-        self.services.destinations.get(destination)?;
+        let found = self.services.destinations.get(destination)?;
         let real_server = (*numbers.get(destination.index())?)?;
         let remaining = connection.deadline().since(now);
         let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
@@ -253,8 +252,13 @@ impl Director {
             return None;
         }
         let key = connection.key();
+        let service = &self.services.services.get(found.service)?.config;
+        let endpoint = service.listen.iter().position(|endpoint| {
+            endpoint.vip == key.vip() && Some(endpoint.protocol) == key.protocol()
+        })?;
         Some(ConnectionRecord {
             real_server,
+            endpoint: u16::try_from(endpoint).ok()?,
             client: key.client(),
             client_port: key.client_port(),
             virtual_port: key.virtual_port(),
@@ -327,12 +331,12 @@ impl Import<'_> {
     }
 
     fn take_real_server(&mut self, record: RealServerRecord) {
-        let RealServerRecord { vip, protocol, ports, address, segment, weight_override } = record;
+        let RealServerRecord { listen, address, segment, weight_override } = record;
         let found = self
             .director
             .services
             .by_key
-            .get(&(vip, protocol, ports))
+            .get(listen.as_slice())
             .zip(self.director.segments.find(&segment))
             .and_then(|(&service, segment)| self.configured.get(&(service, segment, address)))
             .copied();
@@ -367,17 +371,12 @@ impl Import<'_> {
         let destination = self.real_server(record)?;
         let service = self.service(destination)?;
         let persistence = service.persistence.ok_or(Unfit::Unconfigured)?;
-        let snapshot::Service { vip, protocol, ports, .. } = service;
-        if record.client_port != 0
-            || record.template.is_some()
-            || record.client.is_ipv4() != vip.is_ipv4()
-        {
+        if record.client_port != 0 || record.template.is_some() {
             return Err(Unfit::Invalid);
         }
-        let protocol = protocol.number();
-        let key = FlowKey::template(protocol, record.client, *vip, record.virtual_port);
+        let key = template_key(service, record.client).ok_or(Unfit::Invalid)?;
         // The netmask may be another one now; then nobody would look for it.
-        if key != template_key(&persistence, ports, protocol, record.client, *vip) {
+        if (key.client(), key.virtual_port()) != (record.client, record.virtual_port) {
             return Err(Unfit::Unconfigured);
         }
         // One without any time left may still be wanted by its connections: see `finish`.
@@ -387,7 +386,9 @@ impl Import<'_> {
 
     fn take_connection(&mut self, record: &ConnectionRecord) -> Result<(), Unfit> {
         let destination = self.real_server(record)?;
-        let snapshot::Service { vip, protocol, ports, .. } = self.service(destination)?;
+        let listen = &self.service(destination)?.listen;
+        let endpoint = listen.get(usize::from(record.endpoint)).ok_or(Unfit::Invalid)?;
+        let Endpoint { vip, protocol, ports } = endpoint;
         if !record.state.fits(*protocol) || !ports.contains(record.virtual_port) {
             return Err(Unfit::Invalid);
         }

@@ -2,7 +2,7 @@
 
 use super::report::{
     ConflictReport, ConnectionReport, ConnectionsPage, ConnectionsSummary, CountersReport,
-    RealServerReport, RealServerState, SegmentReport, ServiceReport, StatusReport,
+    GuardianReport, RealServerReport, RealServerState, SegmentReport, ServiceReport, StatusReport,
 };
 use super::services::{Destination, Service};
 use super::{Command, Director, DropReason, Instant, Response, ServiceId};
@@ -14,6 +14,7 @@ const PAGE_CONNECTIONS: u32 = 512;
 impl Director {
     /// Answers a question.
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
+        self.services.settle_quorums();
         match command {
             Command::Weight { service, real_server, weight } => {
                 match self.set_weight(&service, &real_server, weight) {
@@ -72,6 +73,7 @@ impl Director {
             segments: self.segment_reports(),
             counters: self.counters_report(),
             conflicts: self.conflict_reports(),
+            guardian: self.guardian_report(),
         }
     }
 
@@ -94,11 +96,14 @@ impl Director {
             .filter_map(|&id| self.services.destinations.get(id))
             .map(|destination| self.real_server_report(destination))
             .collect();
+        let sorry_server = service.sorry.and_then(|id| self.services.destinations.get(id));
+        let first = service.config.first();
         ServiceReport {
             name: service.config.name.to_string(),
-            vip: service.config.vip,
-            protocol: service.config.protocol,
-            ports: service.config.ports.to_string(),
+            vip: first.vip,
+            protocol: first.protocol,
+            ports: first.ports.to_string(),
+            listen: service.config.listen.iter().map(ToString::to_string).collect(),
             scheduler: service.scheduler.kind(),
             scheduler_options: service.config.scheduler_options.words(service.config.scheduler),
             scheduler_refused: service.scheduler.refused(),
@@ -107,6 +112,9 @@ impl Director {
                 .persistence
                 .map(|persistence| persistence.timeout.as_secs()),
             up: service.configured && service.is_up(),
+            live_weight: service.live_weight,
+            quorum: service.config.quorum,
+            sorry_server: sorry_server.map(|found| self.real_server_report(found)),
             configured: service.configured,
             traffic: service.traffic,
             rates: service.rates.rates(),
@@ -118,8 +126,9 @@ impl Director {
         let neighbor = self.neighbors.get(destination.neighbor);
         let resolving = neighbor.is_some_and(|neighbor| neighbor.is_resolving());
         let state = match destination {
-            Destination { position: None, .. } => RealServerState::Draining,
+            Destination { position: None, is_sorry: false, .. } => RealServerState::Draining,
             Destination { reachable: false, .. } => RealServerState::Down,
+            Destination { is_sorry: true, .. } => RealServerState::Sorry,
             _ if destination.weight() == 0 => RealServerState::Quiesced,
             Destination { overloaded: true, .. } => RealServerState::Overloaded,
             _ if resolving => RealServerState::Resolving,
@@ -149,16 +158,20 @@ impl Director {
                 Some(SegmentReport {
                     name: segment.name.to_string(),
                     role: segment.role,
-                    tap: config.tap.to_string(),
-                    bridge: config.bridge.as_ref().map(|bridge| bridge.to_string()),
+                    attach: config.attach.kind(),
+                    tap: config.device().to_string(),
+                    bridge: config.bridge().map(|bridge| bridge.to_string()),
                     mac: segment.mac,
                     mtu: segment.mtu(),
                     addresses: segment.addresses.iter().map(|net| net.to_string()).collect(),
+                    defend: segment.role.has_vips().then_some(segment.defend),
+                    arp_guard: None,
                     received_frames: segment.received.frames,
                     received_bytes: segment.received.bytes,
                     sent_frames: segment.sent.frames,
                     sent_bytes: segment.sent.bytes,
                     send_errors: 0,
+                    missed_frames: 0,
                     up: true,
                 })
             })
@@ -191,9 +204,25 @@ impl Director {
                 real_server: claimant.real_server.as_ref().map(|name| name.to_string()),
                 first: claimant.first.since(self.started).as_secs_f64(),
                 last: claimant.last.since(self.started).as_secs_f64(),
+                first_at: None,
+                last_at: None,
                 count: claimant.count,
             })
             .collect()
+    }
+
+    fn guardian_report(&self) -> GuardianReport {
+        let counters = &self.guardian;
+        GuardianReport {
+            asked: counters.asked,
+            defended: counters.defended,
+            repaired: counters.repaired,
+            repairs_refused: counters.repairs_refused,
+            stations: self.askers.len() as u64,
+            stations_refused: self.askers.refused(),
+            adopted: counters.adopted,
+            unknowable: counters.unknowable,
+        }
     }
 
     fn connections_page(&self, now: Instant, cursor: u32) -> ConnectionsPage {

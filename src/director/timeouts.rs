@@ -11,6 +11,7 @@ impl Director {
     /// says when to come again.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.send_due_arp(now);
+        self.guard(now);
         let mut budget = EXPIRY_BUDGET;
         while let Some(connection) = self.connections.expire(now, &mut budget) {
             self.ended(now, connection.destination, connection.state);
@@ -28,6 +29,8 @@ impl Director {
         [
             self.neighbors.next_deadline(),
             self.announcer.next_deadline(),
+            self.next_guard(),
+            self.listeners.next_deadline(),
             self.connections.next_wake(),
             Some(self.next_sample),
             self.sweep.map(|_| Instant::ZERO),

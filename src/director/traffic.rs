@@ -3,14 +3,16 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
-use super::connections::{ConnectionId, ConnectionState, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
+use super::services::Destination;
+use super::super_frames::OnWire;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;
 use crate::wire::icmp::{Meaning, is_single_host};
-use crate::wire::packet::{Ip, TcpFlags, Transport, quoted_flow};
-use crate::wire::{Frame, MacAddr};
+use crate::wire::packet::{Ip, SCTP_NO_CHUNK, TcpFlags, Transport, quoted_flow};
+use crate::wire::{Frame, MacAddr, sctp};
 
 /// A person is told of a loop through the same real server at most this often.
 const LOOP_TELL_INTERVAL: Duration = Duration::from_secs(60);
@@ -26,6 +28,8 @@ pub(super) struct Arrival<'a> {
     pub destination_port: u16,
     /// Of TCP; none set for the others.
     pub flags: TcpFlags,
+    /// Of SCTP, the type of the chunk that governs; [`SCTP_NO_CHUNK`] for the others.
+    pub chunk: u8,
 }
 
 impl Arrival<'_> {
@@ -37,6 +41,23 @@ impl Arrival<'_> {
     /// Whether it is a TCP segment that may open a connection: a SYN that is no RST.
     pub fn opens_tcp(&self) -> bool {
         self.flags.syn() && !self.flags.rst()
+    }
+
+    /// Whether it says that it opens a connection, whatever there was before.
+    fn opens_anew(&self) -> bool {
+        self.opens_tcp() || self.chunk == sctp::INIT
+    }
+
+    /// The state of a connection after this packet. One without a chunk says nothing.
+    #[inline]
+    pub fn after(&self, state: ConnectionState) -> ConnectionState {
+        match self.protocol {
+            Protocol::Tcp => state.after(TcpEvent::from(self.flags)),
+            Protocol::Sctp if self.chunk != SCTP_NO_CHUNK => {
+                state.after_chunk(SctpEvent::of(self.chunk))
+            }
+            Protocol::Udp | Protocol::Sctp => state,
+        }
     }
 }
 
@@ -50,6 +71,13 @@ impl Director {
         source_mac: MacAddr,
         ip: &Ip,
     ) -> Verdict {
+        if let Transport::Icmp { kind, .. } = ip.transport
+            && ip.is_ipv6()
+            && Meaning::of(true, kind) == Meaning::Discovery
+            && let Some(verdict) = self.judge_discovery(now, ingress, frame, source_mac, ip)
+        {
+            return verdict;
+        }
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
             return self.judge_on_backend(now, ingress, source_mac, ip);
         }
@@ -61,6 +89,7 @@ impl Director {
             source_port,
             destination_port,
             flags,
+            chunk: SCTP_NO_CHUNK,
         };
         match ip.transport {
             Transport::Tcp { source_port, destination_port, flags } => {
@@ -78,9 +107,15 @@ impl Director {
             Transport::LaterFragment => {
                 self.judge_later_fragment(now, ingress, frame, source_mac, ip)
             }
-            Transport::Sctp { .. } | Transport::Other => {
-                self.judge_other_protocol(ip, DropReason::ProtocolUnsupported)
+            Transport::Sctp { source_port, destination_port, .. } => {
+                let none = TcpFlags::default();
+                let arrival = Arrival {
+                    chunk: sctp::governing_chunk(frame.bytes, ip),
+                    ..arrival(Protocol::Sctp, source_port, destination_port, none)
+                };
+                self.judge_transport(now, frame, &arrival)
             }
+            Transport::Other => self.judge_other_protocol(ip, DropReason::ProtocolUnsupported),
         }
     }
 
@@ -102,7 +137,7 @@ impl Director {
         }
     }
 
-    /// TCP or UDP: the connection it belongs to, else a new one.
+    /// TCP, UDP or SCTP: the connection it belongs to, else a new one.
     #[inline]
     fn judge_transport(
         &mut self,
@@ -112,13 +147,19 @@ impl Director {
     ) -> Verdict {
         let key = arrival.key();
         if let Some(id) = self.connections.find(&key)
-            && let Some((destination, state)) = self.live_connection(now, id, arrival)
+            && let Some(connection) = self.connections.get(id)
         {
+            let (destination, state) = (connection.destination, connection.state);
+            // A frame that a real server sent back neither goes on with anything nor ends it.
             if let Some(verdict) =
                 self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
             {
                 let given_to = self.services.destinations.get(destination);
                 return given_to.map_or(verdict, |found| verdict.with_service(found.service));
+            }
+            if !self.goes_on(now, id, arrival) {
+                self.end_connection(now, id);
+                return self.judge_new_flow(now, frame, arrival, key);
             }
             self.advance(now, id, destination, state, arrival);
             if arrival.ip.is_fragment() {
@@ -129,25 +170,39 @@ impl Director {
         self.judge_new_flow(now, frame, arrival, key)
     }
 
-    /// What a connection says about a packet of it; `None` (and it is gone) if its time is up,
-    /// or if the packet starts over in its place.
+    /// Whether a connection goes on with this packet of it: its time is not up, its real server is
+    /// there, and the packet does not start over in its place.
     #[inline]
-    fn live_connection(
-        &mut self,
-        now: Instant,
+    fn goes_on(&self, now: Instant, id: ConnectionId, arrival: &Arrival<'_>) -> bool {
+        let Some(connection) = self.connections.get(id) else { return false };
+        let Some(destination) = self.services.destinations.get(connection.destination) else {
+            return false;
+        };
+        connection.deadline() > now
+            && !destination.cut
+            && (destination.reachable || !self.expires_nodest(destination))
+            && !(arrival.opens_anew() && self.starts_over(id, connection.state, destination))
+    }
+
+    /// Whether a packet that opens a connection is to be placed afresh although there is one.
+    #[cold]
+    fn starts_over(
+        &self,
         id: ConnectionId,
-        arrival: &Arrival<'_>,
-    ) -> Option<(DestinationId, ConnectionState)> {
-        let connection = self.connections.get(id)?;
-        let (destination, state) = (connection.destination, connection.state);
-        let starts_over = arrival.opens_tcp()
-            && (state.is_reusable()
-                || state == ConnectionState::SynRecv && !self.is_reachable(destination));
-        if connection.deadline() <= now || starts_over || self.is_cut(destination) {
-            self.end_connection(now, id);
-            return None;
-        }
-        Some((destination, state))
+        state: ConnectionState,
+        destination: &Destination,
+    ) -> bool {
+        // Persistence has the last word about where it goes: IPVS lets such a one be, too.
+        state.is_reusable() && self.connections.control(id).is_none()
+            || state.is_opening() && !destination.reachable
+            || destination.weight() == 0 && self.expires_nodest(destination)
+    }
+
+    /// Whether connections to a real server that is not there end with their next packet.
+    #[cold]
+    fn expires_nodest(&self, destination: &Destination) -> bool {
+        let service = self.services.services.get(destination.service);
+        service.is_some_and(|service| service.config.expire_nodest)
     }
 
     /// Takes a packet into a connection's state and deadline.
@@ -160,27 +215,13 @@ impl Director {
         state: ConnectionState,
         arrival: &Arrival<'_>,
     ) {
-        let next = match arrival.protocol {
-            Protocol::Tcp => state.after(TcpEvent::from(arrival.flags)),
-            Protocol::Udp | Protocol::Sctp => state,
-        };
+        let next = arrival.after(state);
         let deadline = now + next.timeout(&self.snapshot.timeouts);
         self.connections.update(id, next, deadline);
         if next.is_active() != state.is_active() {
             let crossed = self.services.shifted(destination, next.is_active());
             self.tell_threshold(destination, crossed);
         }
-    }
-
-    /// Whether a real server was removed in a way that ends its connections.
-    #[inline]
-    fn is_cut(&self, destination: DestinationId) -> bool {
-        self.services.destinations.get(destination).is_none_or(|found| found.cut)
-    }
-
-    /// Whether new connections to a real server make sense at all.
-    fn is_reachable(&self, destination: DestinationId) -> bool {
-        self.services.destinations.get(destination).is_some_and(|found| found.reachable)
     }
 
     /// The verdict on a packet to a VIP that a real server sent, unless it speaks for itself. Of
@@ -243,19 +284,20 @@ impl Director {
         };
         let mac = segment.mac;
         let mtu = segment.mtu();
-        if ip.total_len > u32::from(mtu) && frame.offload.segment_size == 0 {
+        let on_wire = OnWire::of(frame.bytes, ip, &frame.offload);
+        if on_wire.largest > u32::from(mtu) {
             return about(self.answer_too_big(now, ingress, frame, ip, mtu));
         }
         let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
         match hop {
             Hop::Mac(hop) => {
-                self.services.count_packet(id, u64::from(ip.total_len));
+                self.services.count_packets(id, on_wire.packets, on_wire.bytes);
                 frame.rewrite_macs(hop, mac);
                 about(Verdict::forward(egress))
             }
             Hop::Resolving => match self.hold.push(neighbor, frame) {
                 Ok(()) => {
-                    self.services.count_packet(id, u64::from(ip.total_len));
+                    self.services.count_packets(id, on_wire.packets, on_wire.bytes);
                     about(Verdict::hold())
                 }
                 Err(_) => about(Verdict::drop(DropReason::HoldFull)),
@@ -307,13 +349,14 @@ impl Director {
         if let Some(verdict) = self.judge_loop(now, ingress, source_mac, ip) {
             return verdict;
         }
+        self.services.settle_quorums();
         match Meaning::of(ip.is_ipv6(), kind) {
             Meaning::EchoRequest if !self.services.is_vip_up(vip) => {
                 Verdict::drop(DropReason::VipDown)
             }
             Meaning::EchoRequest => self.answer_echo(ingress, frame, ip),
             Meaning::Error => self.relay_icmp_error(now, ingress, frame, ip),
-            Meaning::Neighbor | Meaning::Other => Verdict::drop(DropReason::IcmpUnsupported),
+            Meaning::Discovery | Meaning::Other => Verdict::drop(DropReason::IcmpUnsupported),
         }
     }
 

@@ -102,7 +102,8 @@ drop_reasons! {
     BadSourceMac = "bad_source_mac",
     /// Addressed to another station.
     ForeignMac = "foreign_mac",
-    /// A broadcast or multicast frame that is not ARP.
+    /// A broadcast or multicast frame that is neither ARP nor IPv6's neighbor or listener
+    /// discovery.
     GroupMac = "group_mac",
     /// An EtherType the director does not speak.
     EtherTypeUnsupported = "ether_type_unsupported",
@@ -112,6 +113,14 @@ drop_reasons! {
     ArpMalformed = "arp_malformed",
     /// ARP about addresses that are none of the director's business.
     ArpNotOurs = "arp_not_ours",
+    /// A neighbor solicitation or advertisement that RFC 4861 wants ignored: from beyond a router,
+    /// with a wrong checksum, an option without length, an impossible address, or in fragments.
+    NdMalformed = "nd_malformed",
+    /// A neighbor solicitation or advertisement about addresses that are none of the director's
+    /// business.
+    NdNotOurs = "nd_not_ours",
+    /// A query for multicast listeners that RFC 3810 wants ignored.
+    MldMalformed = "mld_malformed",
     /// An IPv4 header that does not fit itself or the frame.
     Ipv4Header = "ipv4_header",
     /// A wrong IPv4 header checksum.
@@ -182,6 +191,8 @@ impl From<Malformed> for DropReason {
             Malformed::Ipv6Extension => DropReason::Ipv6Extension,
             Malformed::Ipv6ExtensionsTooMany => DropReason::Ipv6ExtensionsTooMany,
             Malformed::Transport => DropReason::TransportHeader,
+            Malformed::Neighbor => DropReason::NdMalformed,
+            Malformed::Listener => DropReason::MldMalformed,
         }
     }
 }

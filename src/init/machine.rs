@@ -348,7 +348,7 @@ fn refused(diagnostics: String) -> Reply {
 fn missing_cards(snapshot: &Snapshot, there: &[CardInfo]) -> Option<String> {
     let mut lines = String::new();
     for segment in &snapshot.segments {
-        let Some(uplink) = &segment.uplink else { continue };
+        let Some(uplink) = segment.uplink() else { continue };
         let is_there = there.iter().any(|card| match uplink {
             Uplink::Name(name) => card.name == **name,
             Uplink::Mac(mac) => card.mac == *mac,

@@ -37,7 +37,7 @@ const HIGH_OCTET: u8 = 0xfe;
 
 /// Frames that may wait at a TAP that vipr made. The kernel's 1000 lose frames of plain bulk TCP
 /// by the thousand.
-const QUEUE_LEN: u32 = 4000;
+pub(super) const QUEUE_LEN: u32 = 4000;
 
 /// A host's devices, and what is to be undone on them.
 pub(super) struct Attachment {

@@ -6,6 +6,11 @@ use crate::wire::{Frame, Offload};
 /// do not start on the same cache sets (no power of two).
 pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
 
+/// Bytes before each frame for a header of the port's.
+const HEADROOM: usize = 16;
+/// From one buffer to the next.
+const STRIDE: usize = HEADROOM + BUFFER_LEN;
+
 /// Up to a fixed number of frames.
 pub struct Batch {
     memory: Vec<u8>,
@@ -17,11 +22,7 @@ pub struct Batch {
 impl Batch {
     /// An empty batch for at most `capacity` frames; memory is touched only as frames arrive.
     pub fn new(capacity: usize) -> Batch {
-        Batch {
-            memory: vec![0; capacity * BUFFER_LEN],
-            frames: Vec::with_capacity(capacity),
-            capacity,
-        }
+        Batch { memory: vec![0; capacity * STRIDE], frames: Vec::with_capacity(capacity), capacity }
     }
 
     pub fn clear(&mut self) {
@@ -51,16 +52,34 @@ impl Batch {
         &mut self,
         read: impl FnOnce(&mut [u8]) -> Result<(usize, Offload), E>,
     ) -> Result<(), E> {
+        self.push_with_header(0, read)
+    }
+
+    /// The same where something of `header_len` bytes comes before the frame: `read` gets room for
+    /// both, and returns the length of the frame alone.
+    ///
+    /// # Errors
+    /// As for [`Self::push_with`].
+    ///
+    /// # Panics
+    /// When the batch is full, and when the header is longer than 16 bytes.
+    #[inline]
+    pub fn push_with_header<E>(
+        &mut self,
+        header_len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<(usize, Offload), E>,
+    ) -> Result<(), E> {
         assert!(!self.is_full(), "a full batch takes no frame");
-        let start = self.frames.len() * BUFFER_LEN;
-        let (len, offload) = read(&mut self.memory[start..start + BUFFER_LEN])?;
+        assert!(header_len <= HEADROOM, "a header of that length has no room");
+        let start = self.frames.len() * STRIDE + HEADROOM;
+        let (len, offload) = read(&mut self.memory[start - header_len..start + BUFFER_LEN])?;
         self.frames.push((len.min(BUFFER_LEN), offload));
         Ok(())
     }
 
     /// The bytes of every frame, in the order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = (0..).step_by(BUFFER_LEN);
+        let starts = (HEADROOM..).step_by(STRIDE);
         self.frames.iter().zip(starts).map(|(&(len, _), start)| &self.memory[start..start + len])
     }
 
@@ -70,7 +89,7 @@ impl Batch {
     /// When there are not that many.
     pub fn frame(&mut self, index: usize) -> Frame<'_> {
         let (len, offload) = self.frames[index];
-        let start = index * BUFFER_LEN;
+        let start = index * STRIDE + HEADROOM;
         Frame { bytes: &mut self.memory[start..start + len], offload }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::netlink::{self, Attributes, Request, Socket, read_text, read_u32};
+use super::netlink::{self, Attributes, Request, Socket, read_text, read_u16, read_u32};
 
 /// `struct ifinfomsg`: family, padding, device type, index, flags, mask of flags to change.
 const LINK_HEADER_LEN: usize = 16;
@@ -15,6 +15,8 @@ const BRIDGE_STP_STATE: u16 = 5;
 /// `IFLA_TUN_TYPE` and `IFLA_TUN_MULTI_QUEUE` of `linux/if_link.h`.
 const TUN_TYPE: u16 = 3;
 const TUN_MULTI_QUEUE: u16 = 7;
+/// `IFLA_NUM_RX_QUEUES` of `linux/if_link.h`.
+const RX_QUEUES: u16 = 32;
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, index of the device.
 const ADDRESS_HEADER_LEN: usize = 8;
 /// Where `tx_dropped` is in `struct rtnl_link_stats64`.
@@ -31,6 +33,14 @@ pub(super) struct Link {
     pub mtu: u32,
     /// Its MAC; empty for a device without one.
     pub mac: Vec<u8>,
+    /// Frames that may wait to be sent.
+    pub queue_len: u32,
+    /// Queues that frames may come by.
+    pub rx_queues: u32,
+    /// Whether it is Ethernet, or is taken for it.
+    pub is_ethernet: bool,
+    /// Whether it is up, and frames can pass.
+    pub is_running: bool,
     pub alias: String,
     /// Frames that the device had to send and lost, for a TAP: those its reader was too slow for.
     pub tx_dropped: u64,
@@ -86,6 +96,29 @@ impl Links {
             any |= parse(body).is_some_and(|link| link.master == Some(index));
         })?;
         Ok(any)
+    }
+
+    /// The ports of every other device than this one, in ascending order.
+    pub fn ports_of_others(&self, master: u32) -> io::Result<Vec<u32>> {
+        let others = self.enslaved(|m| m != master)?;
+        let mut ports: Vec<u32> = others.iter().map(|link| link.index).collect();
+        ports.sort_unstable();
+        Ok(ports)
+    }
+
+    /// The devices that are ports of this one.
+    pub fn ports_of(&self, index: u32) -> io::Result<Vec<Link>> {
+        self.enslaved(|master| master == index)
+    }
+
+    /// The devices whose master is one of these.
+    fn enslaved(&self, to: impl Fn(u32) -> bool) -> io::Result<Vec<Link>> {
+        let mut ports = Vec::new();
+        let dump = Request::new(libc::RTM_GETLINK, netlink::DUMP, &[0; LINK_HEADER_LEN]);
+        self.socket.query(dump, |body| {
+            ports.extend(parse(body).filter(|link| link.master.is_some_and(&to)));
+        })?;
+        Ok(ports)
     }
 
     /// Whether somebody gave the device an IP address; one that it gave itself (link-local) does
@@ -185,13 +218,19 @@ fn link_header(index: u32) -> [u8; LINK_HEADER_LEN] {
 
 fn parse(body: &[u8]) -> Option<Link> {
     let index = read_u32(body.get(4..)?)?;
-    let mut link = Link { index, ..Link::default() };
+    let is_ethernet = body.get(2..).and_then(read_u16) == Some(libc::ARPHRD_ETHER);
+    let flags = body.get(8..).and_then(read_u32).unwrap_or_default();
+    let running = (libc::IFF_UP | libc::IFF_RUNNING) as u32;
+    let is_running = flags & running == running;
+    let mut link = Link { index, is_ethernet, is_running, ..Link::default() };
     for (kind, value) in Attributes(body.get(LINK_HEADER_LEN..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = read_text(value),
             libc::IFLA_IFALIAS => link.alias = read_text(value),
             libc::IFLA_ADDRESS => link.mac = value.to_vec(),
             libc::IFLA_MTU => link.mtu = read_u32(value)?,
+            libc::IFLA_TXQLEN => link.queue_len = read_u32(value)?,
+            RX_QUEUES => link.rx_queues = read_u32(value)?,
             libc::IFLA_MASTER => link.master = read_u32(value),
             libc::IFLA_LINKINFO => link.kind = parse_kind(value),
             libc::IFLA_STATS64 => link.tx_dropped = parse_tx_dropped(value).unwrap_or_default(),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto,
     socket_with,
 };
 
@@ -31,6 +31,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flags of a request that makes something new (`NLM_F_CREATE | NLM_F_EXCL`).
 pub(super) const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+/// Flags of a request that makes something unless it is there (`NLM_F_CREATE`), or adds to the end
+/// of a list (`NLM_F_APPEND`).
+pub(super) const CREATE_OR_KEEP: u16 = libc::NLM_F_CREATE as u16;
+pub(super) const APPEND: u16 = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
 /// Flags of a request for everything of a kind (`NLM_F_DUMP`).
 pub(super) const DUMP: u16 = libc::NLM_F_DUMP as u16;
 
@@ -61,6 +65,69 @@ impl Socket {
         self.query(request, |_| {})
     }
 
+    /// A socket that is told when devices of this namespace come, go or change.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn listen_to_links() -> io::Result<Socket> {
+        /// `RTMGRP_LINK` of `linux/rtnetlink.h`.
+        const LINKS: u32 = 1;
+        let socket = Socket::open(None)?;
+        bind(&socket.descriptor, &SocketAddrNetlink::new(0, LINKS))?;
+        Ok(socket)
+    }
+
+    /// Whether something happened since the last time; what it was is dropped.
+    pub fn has_news(&self) -> bool {
+        let mut buffer = [0; 256];
+        let mut any = false;
+        // A queue that overflowed (ENOBUFS) is news as well.
+        loop {
+            match recv(&self.descriptor, &mut buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+                Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
+                    return any;
+                }
+                Err(error) if error.raw_os_error() != libc::ENOBUFS => return true,
+                _ => any = true,
+            }
+        }
+    }
+
+    /// Has a subsystem of nfnetlink do all of it or nothing (`linux/netfilter/nfnetlink.h`).
+    ///
+    /// # Errors
+    /// The first refusal, as an OS error.
+    pub fn transact(&self, subsystem: u16, requests: Vec<Request>) -> io::Result<()> {
+        /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
+        const BEGIN: u16 = 0x10;
+        const END: u16 = 0x11;
+        let [high, low] = subsystem.to_be_bytes();
+        // Family, version, and the subsystem that is meant.
+        let frame = |kind| Request::new(kind, 0, &[0, 0, high, low]).unacknowledged();
+        let mut bytes = Vec::new();
+        let mut last = self.sequence.get();
+        let first = last.wrapping_add(1);
+        let all = std::iter::once(frame(BEGIN)).chain(requests).chain([frame(END)]);
+        let count = bytes_of_batch(&mut bytes, all, &mut last);
+        self.sequence.set(last);
+        sendto(&self.descriptor, &bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        // Each request between the two is acknowledged.
+        let mut outstanding = count.saturating_sub(2);
+        let mut buffer = vec![0; RECEIVE_LEN];
+        while outstanding > 0 {
+            let (_, len) = recv(&self.descriptor, &mut buffer[..], RecvFlags::TRUNC)?;
+            let received = buffer.get(..len).ok_or(io::ErrorKind::InvalidData)?;
+            for message in Messages(received) {
+                let is_ours = message.sequence.wrapping_sub(first) < count;
+                if is_ours && i32::from(message.kind) == libc::NLMSG_ERROR {
+                    acknowledgement(message.body)?;
+                    outstanding -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the kernel something; `each` gets the body of every answer, after the netlink header.
     ///
     /// # Errors
@@ -89,6 +156,21 @@ impl Socket {
     }
 }
 
+/// Writes requests one after the other, each with the next sequence number; how many.
+fn bytes_of_batch(
+    bytes: &mut Vec<u8>,
+    requests: impl Iterator<Item = Request>,
+    last: &mut u32,
+) -> u32 {
+    let mut count = 0;
+    for request in requests {
+        *last = last.wrapping_add(1);
+        bytes.extend(request.finish(*last));
+        count += 1;
+    }
+    count
+}
+
 /// `struct nlmsgerr` starts with the negated error number; 0 is success.
 fn acknowledgement(body: &[u8]) -> io::Result<()> {
     match read_u32(body).map(u32::cast_signed) {
@@ -112,6 +194,13 @@ impl Request {
         bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
         bytes.extend_from_slice(fixed);
         Request { bytes }.padded()
+    }
+
+    /// The same, without an answer if all is well.
+    fn unacknowledged(mut self) -> Request {
+        let flags = libc::NLM_F_REQUEST as u16;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
     }
 
     /// Appends an attribute.

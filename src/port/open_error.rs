@@ -83,6 +83,70 @@ pub enum OpenError {
     /// The device does not take the configured MTU.
     #[error("TAP {tap}: the device refuses an MTU of {mtu} ({error}): configure mtu = 68 to 65521")]
     Mtu { tap: String, mtu: u16, error: io::Error },
+    /// There is no such interface.
+    #[error(
+        "interface {name}: there is none of that name: configure one that ip link shows, or make it \
+         first"
+    )]
+    NoInterface { name: String },
+    /// The interface carries something else than Ethernet.
+    #[error("interface {name}: it is not Ethernet: configure another interface")]
+    NotEthernet { name: String },
+    /// The interface hands its frames to another device.
+    #[error(
+        "interface {name}: it is a port of {master}, which takes its frames: configure interface = \
+         \"{master}\", or release it (ip link set {name} nomaster)"
+    )]
+    InterfaceEnslaved { name: String, master: String },
+    /// The host would answer what is sent to the director.
+    #[error(
+        "interface {name}: {mac} is its own MAC: the host would answer what the director is sent: \
+         configure another mac, or none"
+    )]
+    MacOfHost { name: String, mac: crate::wire::MacAddr },
+    /// The interface carries less than is configured.
+    #[error(
+        "interface {name}: its MTU is {device}, less than the configured {mtu}: remove mtu, or \
+         raise the interface's (ip link set {name} mtu {mtu})"
+    )]
+    InterfaceMtu { name: String, device: u32, mtu: u16 },
+    /// The privilege to hear an interface is missing.
+    #[error(
+        "interface {name}: not permitted to {action}: run vipr as root or with CAP_NET_RAW and \
+         CAP_NET_ADMIN (setcap cap_net_raw,cap_net_admin+ep, or AmbientCapabilities= in the \
+         systemd unit)"
+    )]
+    RawForbidden { name: String, action: &'static str },
+    /// The kernel has no packet sockets.
+    #[error(
+        "interface {name}: this kernel has no packet sockets ({error}): load the driver (modprobe \
+         af_packet), or attach by a TAP"
+    )]
+    NoPacketSockets { name: String, error: io::Error },
+    /// The kernel has no XDP sockets.
+    #[error(
+        "interface {name}: this kernel cannot {action} ({error}): configure attach = \"packet\""
+    )]
+    NoXdp { name: String, action: &'static str, error: io::Error },
+    /// The privilege for programs in the kernel is missing.
+    #[error(
+        "interface {name}: not permitted to {action}: run vipr as root or with CAP_BPF, CAP_NET_RAW \
+         and CAP_NET_ADMIN, or configure attach = \"packet\""
+    )]
+    XdpForbidden { name: String, action: &'static str },
+    /// Another program has the interface.
+    #[error(
+        "interface {name}: another XDP program is on it: detach that (ip link set {name} xdp off), \
+         or configure attach = \"packet\""
+    )]
+    XdpBusy { name: String },
+    /// Memory for the rings may not be locked.
+    #[error(
+        "interface {name}: each of its queues needs {needed} KiB of locked memory, and the limit is \
+         {limit} KiB: raise it (LimitMEMLOCK=infinity in the systemd unit, ulimit -l unlimited), or \
+         configure attach = \"packet\""
+    )]
+    MemoryLock { name: String, needed: u64, limit: u64 },
     /// Anything else the kernel refused.
     #[error("{role} {name}: cannot {action}: {error}")]
     Refused { role: &'static str, name: String, action: &'static str, error: io::Error },

@@ -1,19 +1,21 @@
 //! A port on a TAP device: every frame the host puts into the device comes here, every frame
 //! sent from here enters the host by the device (and its bridge).
 //!
-//! One read or write of the descriptor is one frame, without any header before it. The device
-//! is asked for no offloads, so checksums are complete and no frame exceeds the MTU. The facts
-//! about errors are in [`Fault`].
+//! One read or write of the descriptor is one frame. On a plain port there is nothing before it, and
+//! the device is asked for no offloads, so checksums are complete and no frame exceeds the MTU. With
+//! offload each frame has a virtio header before it, and may be larger: see [`super::tap_offload`].
+//! The facts about errors are in [`Fault`].
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use log::warn;
 use tun_tap::{Iface, Mode};
 
 use super::attachment::Attachment;
 use super::link::Link;
 use super::open_error::validate_name;
-use super::{Batch, Fault, OpenError, Port, Readiness};
+use super::{Batch, Condition, Fault, OpenError, Port, Readiness, tap_offload, vnet_header};
 use crate::wire::{MacAddr, Offload};
 
 /// Which device a port is to be on.
@@ -45,6 +47,10 @@ impl std::fmt::Display for Card<'_> {
     }
 }
 
+/// Frames up to this length are copied behind their header to be written in one piece: that is
+/// cheaper than to have the kernel gather the two.
+const GATHERED_FROM: usize = 2048;
+
 /// A TAP held open. Closing it removes what opening it made: see [`TapPort::open`].
 pub struct TapPort {
     // The order matters: dropping `iface` removes a TAP that was made, and only then can the
@@ -52,6 +58,10 @@ pub struct TapPort {
     iface: Iface,
     attachment: Attachment,
     index: u32,
+    /// Where frames are put behind their headers, on a port with offload.
+    scratch: Option<Box<[u8; vnet_header::LEN + GATHERED_FROM]>>,
+    /// Frames that had a header which means nothing.
+    misread: u64,
 }
 
 impl TapPort {
@@ -66,6 +76,19 @@ impl TapPort {
     /// # Errors
     /// One line of what, where, and what to do. Everything is then as it was before.
     pub fn open(config: &TapConfig<'_>) -> Result<TapPort, OpenError> {
+        TapPort::open_as(config, false)
+    }
+
+    /// The same with offload, where the kernel has it. Until [`Port::set_offload`] asks for it,
+    /// frames come as on a plain port.
+    ///
+    /// # Errors
+    /// As for [`TapPort::open`].
+    pub fn open_with_offload(config: &TapConfig<'_>) -> Result<TapPort, OpenError> {
+        TapPort::open_as(config, true)
+    }
+
+    fn open_as(config: &TapConfig<'_>, offload: bool) -> Result<TapPort, OpenError> {
         let tap = config.tap;
         validate_name("TAP", tap)?;
         if let Some(bridge) = config.bridge {
@@ -78,7 +101,7 @@ impl TapPort {
         if let Some(found) = &found {
             attachment.check_membership(found, config.bridge)?;
         }
-        let iface = open_device(tap)?;
+        let (iface, offload) = open_device(tap, offload, found.is_some())?;
         let bridge = match config.bridge {
             Some(bridge) => Some(attachment.have_bridge(bridge)?),
             None => None,
@@ -87,7 +110,8 @@ impl TapPort {
             attachment.join_uplink(uplink, bridge)?;
         }
         let index = attachment.join(tap, found.as_ref(), config.mtu, bridge.as_ref())?;
-        Ok(TapPort { iface, attachment, index })
+        let scratch = offload.then(|| Box::new([0; vnet_header::LEN + GATHERED_FROM]));
+        Ok(TapPort { iface, attachment, index, scratch, misread: 0 })
     }
 
     /// The name of the device.
@@ -114,6 +138,24 @@ impl TapPort {
         unsafe { BorrowedFd::borrow_raw(self.iface.as_raw_fd()) }
     }
 
+    /// Reads one frame; an error that is none of the device's means that it was thrown away.
+    #[inline]
+    fn read_one(&self, batch: &mut Batch) -> Result<(), io::Error> {
+        if self.scratch.is_none() {
+            return batch.push_with(|buffer| {
+                Ok((rustix::io::read(self.device(), buffer)?, Offload::default()))
+            });
+        }
+        batch.push_with_header(vnet_header::LEN, |buffer| {
+            let len = rustix::io::read(self.device(), &mut *buffer)?;
+            let offload = buffer.first_chunk().and_then(vnet_header::parse);
+            match (len.checked_sub(vnet_header::LEN), offload) {
+                (Some(len), Some(offload)) => Ok((len, offload)),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            }
+        })
+    }
+
     fn link(&self) -> io::Result<Link> {
         let link = self.attachment.links().at(self.index)?;
         link.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
@@ -123,11 +165,9 @@ impl TapPort {
 impl Port for TapPort {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<Readiness> {
         while !batch.is_full() {
-            let read = batch.push_with(|buffer| {
-                Ok((rustix::io::read(self.device(), buffer)?, Offload::default()))
-            });
-            match read {
+            match self.read_one(batch) {
                 Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.misread += 1,
                 Err(error) => match Fault::of(&error) {
                     Fault::Retry if error.kind() == io::ErrorKind::Interrupted => {}
                     // A device that is down gives EAGAIN, and no event until it is up again.
@@ -140,10 +180,32 @@ impl Port for TapPort {
     }
 
     #[inline]
-    fn send(&mut self, bytes: &[u8], _offload: Offload) -> io::Result<()> {
+    fn send(&mut self, bytes: &[u8], offload: Offload) -> io::Result<()> {
+        // SAFETY: `iface` keeps its descriptor open for as long as `self`.
+        let device = unsafe { BorrowedFd::borrow_raw(self.iface.as_raw_fd()) };
         // A TAP takes a frame whole or not at all.
-        rustix::io::write(self.device(), bytes)?;
+        let Some(scratch) = &mut self.scratch else {
+            rustix::io::write(device, bytes)?;
+            return Ok(());
+        };
+        let header = vnet_header::emit(&offload);
+        if bytes.len() > GATHERED_FROM {
+            rustix::io::writev(device, &[io::IoSlice::new(&header), io::IoSlice::new(bytes)])?;
+            return Ok(());
+        }
+        let len = header.len() + bytes.len();
+        scratch[..header.len()].copy_from_slice(&header);
+        scratch[header.len()..len].copy_from_slice(bytes);
+        rustix::io::write(device, &scratch[..len])?;
         Ok(())
+    }
+
+    fn takes_offload(&self) -> bool {
+        self.scratch.is_some()
+    }
+
+    fn set_offload(&mut self, wanted: bool) -> io::Result<()> {
+        tap_offload::set_wanted(&self.iface, wanted && self.takes_offload())
     }
 
     fn descriptor(&self) -> RawFd {
@@ -154,27 +216,33 @@ impl Port for TapPort {
         // A TAP's MTU is at most 65,535 less the Ethernet header.
         Ok(u16::try_from(self.link()?.mtu).unwrap_or(u16::MAX))
     }
+
+    fn condition(&self) -> io::Result<Condition> {
+        let link = self.link()?;
+        Ok(Condition { running: link.is_running, missed: link.tx_dropped + self.misread })
+    }
 }
 
-/// Opens (and if absent makes) the TAP: non-blocking, no offloads.
-fn open_device(tap: &str) -> Result<Iface, OpenError> {
-    let iface = Iface::without_packet_info(tap, Mode::Tap).map_err(|error| classify(tap, error))?;
+/// Opens (and if absent makes) the TAP: non-blocking, nothing left to us as yet. Whether it has
+/// headers for offload, as `offload` wants.
+fn open_device(tap: &str, offload: bool, found: bool) -> Result<(Iface, bool), OpenError> {
+    let open = || Iface::without_packet_info(tap, Mode::Tap).map_err(|error| classify(tap, error));
     let refused = |action| move |error| OpenError::refused("TAP", tap, action, error);
-    clear_offload(&iface).map_err(refused("clear its offloads"))?;
+    let mut iface = open()?;
+    let mut has_headers = false;
+    if offload {
+        match tap_offload::upgrade(&iface, found) {
+            Ok(()) => has_headers = true,
+            Err(error) => {
+                warn!("TAP {tap}: no segmentation offload ({error}): frames come as on a wire");
+                drop(iface);
+                iface = open()?;
+            }
+        }
+    }
+    tap_offload::set_wanted(&iface, false).map_err(refused("clear its offloads"))?;
     iface.set_non_blocking().map_err(refused("make it non-blocking"))?;
-    Ok(iface)
-}
-
-/// Tells the device that we want whole frames with complete checksums.
-///
-/// Offloads belong to the device, not to the descriptor: a persistent TAP may still have those of
-/// the program before us, and would then give super-frames without a word.
-fn clear_offload(iface: &Iface) -> io::Result<()> {
-    let none: libc::c_ulong = 0;
-    // SAFETY: the descriptor is open for as long as `iface` is borrowed, and this request takes
-    // its argument by value.
-    let result = unsafe { libc::ioctl(iface.as_raw_fd(), libc::TUNSETOFFLOAD, none) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok((iface, has_headers))
 }
 
 /// What the failure of `open("/dev/net/tun")` or `TUNSETIFF` means: their errors do not overlap.

@@ -33,6 +33,9 @@ pub(super) struct Device {
     pub is_gone: bool,
     /// Sending fails: the interface is down.
     pub is_down: bool,
+    /// Whether a port here takes frames with work left to do; and whether they are welcome to it.
+    pub takes_offload: bool,
+    pub offload: bool,
     wake: Option<UnixStream>,
 }
 
@@ -62,16 +65,16 @@ impl Opener for Lan {
     type Port = FakePort;
 
     fn open(&mut self, segment: &Segment) -> Result<FakePort, OpenError> {
-        self.device(&segment.tap, |device| {
+        self.device(segment.device(), |device| {
             if device.refuses_to_open {
-                return Err(format!("TAP {}: in use", segment.tap).into());
+                return Err(format!("TAP {}: in use", segment.device()).into());
             }
             let (wake, woken) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
             device.wake = Some(wake);
             device.opened += 1;
             device.open_now += 1;
-            Ok(FakePort { lan: self.clone(), tap: segment.tap.to_string(), woken })
+            Ok(FakePort { lan: self.clone(), tap: segment.device().to_string(), woken })
         })
     }
 }
@@ -118,6 +121,15 @@ impl Port for FakePort {
             device.sent.push(bytes.to_vec());
             Ok(())
         })
+    }
+
+    fn takes_offload(&self) -> bool {
+        self.lan.device(&self.tap, |device| device.takes_offload)
+    }
+
+    fn set_offload(&mut self, wanted: bool) -> io::Result<()> {
+        self.lan.device(&self.tap, |device| device.offload = wanted);
+        Ok(())
     }
 
     fn descriptor(&self) -> RawFd {

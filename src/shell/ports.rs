@@ -10,10 +10,15 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::tokens;
-use crate::config::snapshot::{Segment, Uplink};
+use super::urgent::Urgent;
+use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment, Uplink};
 use crate::director::{Instant, SegmentId};
-use crate::port::{Batch, Card, Port, Readiness, TapConfig, TapPort};
-use crate::wire::Offload;
+use crate::port::urgent::URGENT_LEN;
+use crate::port::{
+    AnyPort, Batch, Card, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig,
+    TapPort, XdpPort,
+};
+use crate::wire::{Offload, finish};
 
 /// The first pause before a port is opened again.
 pub const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -46,6 +51,8 @@ pub struct PortStatus {
     pub up: bool,
     /// Frames it did not take.
     pub send_errors: u64,
+    /// Frames on their way to us that its device lost.
+    pub missed: u64,
 }
 
 /// The ports, by segment, and whose turn it is.
@@ -55,6 +62,20 @@ pub struct Ports<O: Opener> {
     slots: Vec<Option<Slot<O::Port>>>,
     /// Segments that may have frames, each once.
     ready: VecDeque<SegmentId>,
+    /// Whether frames may come with work left to do.
+    offload: Agreement,
+}
+
+/// Whether every port takes frames with work left to do. One that does not makes all plain: a
+/// frame that must be finished anyway is cheaper finished by its sender than by us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Agreement {
+    /// There is no port to agree.
+    #[default]
+    Open,
+    On,
+    /// The first segment that wants frames as on a wire, and why.
+    Off(String),
 }
 
 struct Slot<P> {
@@ -64,18 +85,21 @@ struct Slot<P> {
     is_ready: bool,
     send_errors: u64,
     last_send_failed: bool,
+    urgent: Urgent,
+    /// Whether frames may go to it with work left to do.
+    takes_offload: bool,
     /// No line about send errors before this.
     quiet_until: Instant,
 }
 
 enum Link<P> {
-    Open { port: P, descriptor: RawFd },
+    Open { port: P, descriptors: Vec<RawFd> },
     Closed { retry_at: Instant, pause: Duration },
 }
 
 impl<O: Opener> Ports<O> {
     pub fn new(opener: O) -> Ports<O> {
-        Ports { opener, slots: Vec::new(), ready: VecDeque::new() }
+        Ports { opener, slots: Vec::new(), ready: VecDeque::new(), offload: Agreement::default() }
     }
 
     /// Closes and opens ports until there is one for each segment wanted. A port whose device is
@@ -112,6 +136,7 @@ impl<O: Opener> Ports<O> {
                 }
             }
         }
+        self.agree_on_offload();
         opened
     }
 
@@ -120,7 +145,44 @@ impl<O: Opener> Ports<O> {
         let due =
             self.slots.iter().flatten().filter(|slot| slot.retry_at().is_some_and(|at| at <= now));
         let due: Vec<SegmentId> = due.map(|slot| slot.id).collect();
-        due.into_iter().map(|id| (id, self.open(registry, now, id))).collect()
+        let opened = due.into_iter().map(|id| (id, self.open(registry, now, id))).collect();
+        self.agree_on_offload();
+        opened
+    }
+
+    /// Sees whether all ports that are open take frames with work left to do, and tells them.
+    fn agree_on_offload(&mut self) {
+        let mut agreement = Agreement::Open;
+        for slot in self.slots.iter_mut().flatten() {
+            let Link::Open { port, .. } = &slot.link else { continue };
+            slot.takes_offload = slot.segment.offload == OffloadMode::Auto && port.takes_offload();
+            if !slot.takes_offload && !matches!(agreement, Agreement::Off(_)) {
+                let why = match slot.segment.offload {
+                    OffloadMode::Off => "has offload = \"off\"".to_owned(),
+                    OffloadMode::Auto => {
+                        format!("cannot (attach = \"{}\")", slot.segment.attach.kind().name())
+                    }
+                };
+                agreement = Agreement::Off(format!("segment {} {why}", slot.segment.name));
+            } else if agreement == Agreement::Open {
+                agreement = Agreement::On;
+            }
+        }
+        for slot in self.slots.iter_mut().flatten() {
+            if let Link::Open { port, .. } = &mut slot.link
+                && let Err(error) = port.set_offload(agreement == Agreement::On)
+            {
+                log::warn!("segment {}: offload cannot be set: {error}", slot.segment.name);
+            }
+        }
+        if agreement != self.offload {
+            match &agreement {
+                Agreement::Open => {}
+                Agreement::On => log::info!("offload: on, between all segments"),
+                Agreement::Off(why) => log::info!("offload: off for all segments: {why}"),
+            }
+            self.offload = agreement;
+        }
     }
 
     /// When [`Self::handle_timeout`] next has something to do.
@@ -163,6 +225,11 @@ impl<O: Opener> Ports<O> {
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
+        let left_some = matches!(result, Ok(Readiness::More));
+        // Only a TAP has a queue of its own that drops its tail.
+        if let Attach::Tap { tap, .. } = &slot.segment.attach {
+            slot.urgent.note_burst(now, tap, left_some);
+        }
         match result {
             Ok(Readiness::Drained) => {}
             Ok(Readiness::More) => self.wake(id.index()),
@@ -170,12 +237,35 @@ impl<O: Opener> Ports<O> {
         }
     }
 
+    /// The next frame of a segment that is to be handled before those of the burst, if any.
+    pub fn receive_urgent<'b>(
+        &mut self,
+        now: Instant,
+        id: SegmentId,
+        buffer: &'b mut [u8; URGENT_LEN],
+    ) -> Option<&'b mut [u8]> {
+        self.slot_mut(id)?.urgent.receive(now, buffer)
+    }
+
+    /// Whether a segment gives frames that are to be handled first.
+    pub fn has_urgent(&mut self, id: SegmentId) -> bool {
+        self.slot_mut(id).is_some_and(|slot| slot.urgent.is_active())
+    }
+
+    /// Whether a frame of a burst was handled before it.
+    pub fn is_handled(&mut self, now: Instant, id: SegmentId, frame: &[u8]) -> bool {
+        self.slot_mut(id).is_some_and(|slot| slot.urgent.is_handled(now, frame))
+    }
+
     /// Sends one frame; what the port does not take is lost, and counted.
     #[inline]
     pub fn send(&mut self, now: Instant, id: SegmentId, bytes: &[u8], offload: Offload) {
         let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let result = match &mut slot.link {
-            Link::Open { port, .. } => port.send(bytes, offload),
+            Link::Open { port, .. } if offload.is_plain() || slot.takes_offload => {
+                port.send(bytes, offload)
+            }
+            Link::Open { port, .. } => send_finished(port, bytes, offload),
             Link::Closed { .. } => {
                 slot.send_errors += 1;
                 return;
@@ -183,7 +273,7 @@ impl<O: Opener> Ports<O> {
         };
         slot.last_send_failed = result.is_err();
         if let Err(error) = result {
-            slot.send_failed(now, &error);
+            slot.send_failed(now, 1, &error);
         }
     }
 
@@ -191,10 +281,10 @@ impl<O: Opener> Ports<O> {
     pub fn flush(&mut self, now: Instant) {
         for slot in self.slots.iter_mut().flatten() {
             if let Link::Open { port, .. } = &mut slot.link
-                && let Err(error) = port.flush()
+                && let Err(Lost { frames, error }) = port.flush()
             {
                 slot.last_send_failed = true;
-                slot.send_failed(now, &error);
+                slot.send_failed(now, frames, &error);
             }
         }
     }
@@ -202,9 +292,16 @@ impl<O: Opener> Ports<O> {
     /// How the port of the segment of this name is doing.
     pub fn status(&self, name: &str) -> Option<PortStatus> {
         let mut slots = self.slots.iter().flatten();
-        slots.find(|slot| *slot.segment.name == *name).map(|slot| PortStatus {
-            up: matches!(slot.link, Link::Open { .. }) && !slot.last_send_failed,
-            send_errors: slot.send_errors,
+        slots.find(|slot| *slot.segment.name == *name).map(|slot| {
+            let condition = match &slot.link {
+                Link::Open { port, .. } => port.condition().unwrap_or_default(),
+                Link::Closed { .. } => Condition::default(),
+            };
+            PortStatus {
+                up: condition.running && !slot.last_send_failed,
+                send_errors: slot.send_errors,
+                missed: condition.missed,
+            }
         })
     }
 
@@ -217,15 +314,18 @@ impl<O: Opener> Ports<O> {
             return Err("no such segment".into());
         };
         let result = self.opener.open(&slot.segment).and_then(|port| {
-            let descriptor = port.descriptor();
             let mtu = port.mtu()?;
-            let interest = Interest::READABLE;
-            registry.register(&mut SourceFd(&descriptor), tokens::port(id), interest)?;
-            Ok((port, descriptor, mtu))
+            let mut descriptors = port.further_descriptors();
+            descriptors.push(port.descriptor());
+            for descriptor in &descriptors {
+                let interest = Interest::READABLE;
+                registry.register(&mut SourceFd(descriptor), tokens::port(id), interest)?;
+            }
+            Ok((port, descriptors, mtu))
         });
         match result {
-            Ok((port, descriptor, mtu)) => {
-                slot.link = Link::Open { port, descriptor };
+            Ok((port, descriptors, mtu)) => {
+                slot.link = Link::Open { port, descriptors };
                 slot.last_send_failed = false;
                 // What arrived before the registration makes no event on every kind of device.
                 self.wake(id.index());
@@ -248,7 +348,7 @@ impl<O: Opener> Ports<O> {
         log::error!(
             "segment {}: its device {} is gone ({error}); trying again in {} s",
             slot.segment.name,
-            slot.segment.tap,
+            slot.segment.device(),
             REOPEN_AFTER.as_secs()
         );
         let closed = Link::Closed { retry_at: now + REOPEN_AFTER, pause: REOPEN_AFTER * 2 };
@@ -265,6 +365,8 @@ impl<P: Port> Slot<P> {
             is_ready: false,
             send_errors: 0,
             last_send_failed: false,
+            urgent: Urgent::default(),
+            takes_offload: false,
             quiet_until: Instant::ZERO,
         }
     }
@@ -281,14 +383,14 @@ impl<P: Port> Slot<P> {
     }
 
     #[cold]
-    fn send_failed(&mut self, now: Instant, error: &io::Error) {
-        self.send_errors += 1;
+    fn send_failed(&mut self, now: Instant, frames: u64, error: &io::Error) {
+        self.send_errors += frames;
         if now >= self.quiet_until {
             self.quiet_until = now + SEND_ERROR_INTERVAL;
             log::warn!(
                 "segment {}: {} does not take frames: {error} ({} lost so far)",
                 self.segment.name,
-                self.segment.tap,
+                self.segment.device(),
                 self.send_errors
             );
         }
@@ -297,37 +399,68 @@ impl<P: Port> Slot<P> {
 
 impl<P: Port> Link<P> {
     fn close(self, registry: &Registry) {
-        if let Link::Open { port, descriptor } = self {
+        if let Link::Open { port, descriptors } = self {
             // Closing would do, were the descriptor not shared by whoever made the device.
-            let _ = registry.deregister(&mut SourceFd(&descriptor));
+            for descriptor in &descriptors {
+                let _ = registry.deregister(&mut SourceFd(descriptor));
+            }
             drop(port);
         }
     }
 }
 
-/// Whether a port opened for one of them serves the other.
-fn same_device(a: &Segment, b: &Segment) -> bool {
-    (&a.tap, &a.bridge, &a.uplink, a.mtu) == (&b.tap, &b.bridge, &b.uplink, b.mtu)
+/// Finishes a frame for a port that takes it only as it would be on a wire.
+#[cold]
+fn send_finished(port: &mut impl Port, bytes: &[u8], offload: Offload) -> io::Result<()> {
+    let mut result = Ok(());
+    let finished = finish::finish(&mut bytes.to_vec(), &offload, |frame| {
+        if let Err(error) = port.send(frame, Offload::default()) {
+            result = Err(error);
+        }
+    });
+    finished.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)).and(result)
 }
 
-/// Opens TAPs.
+/// Whether a port opened for one of them serves the other.
+fn same_device(a: &Segment, b: &Segment) -> bool {
+    // A port on an interface of the host hears what is sent to the director's MAC.
+    let is_tap = a.attach.kind() == AttachKind::Tap;
+    let same_mac = is_tap || a.mac == b.mac;
+    // A TAP is opened with or without headers for it.
+    let same_offload = !is_tap || a.offload == b.offload;
+    a.attach == b.attach && a.mtu == b.mtu && same_mac && same_offload
+}
+
+/// Opens what a segment says: a TAP, or an interface of the host.
 #[derive(Clone, Copy, Debug)]
-pub struct Taps;
+pub struct Devices;
 
-impl Opener for Taps {
-    type Port = TapPort;
+impl Opener for Devices {
+    type Port = AnyPort;
 
-    fn open(&mut self, segment: &Segment) -> Result<TapPort, OpenError> {
-        let config = TapConfig {
-            tap: &segment.tap,
-            bridge: segment.bridge.as_deref(),
-            uplink: segment.uplink.as_ref().map(|uplink| match uplink {
-                Uplink::Name(name) => Card::Name(name),
-                Uplink::Mac(mac) => Card::Mac(*mac),
-            }),
-            mtu: segment.mtu,
-        };
-        Ok(TapPort::open(&config)?)
+    fn open(&mut self, segment: &Segment) -> Result<AnyPort, OpenError> {
+        let mtu = segment.mtu;
+        match &segment.attach {
+            Attach::Tap { tap, bridge, uplink } => {
+                let uplink = uplink.as_ref().map(|uplink| match uplink {
+                    Uplink::Name(name) => Card::Name(name),
+                    Uplink::Mac(mac) => Card::Mac(*mac),
+                });
+                let config = TapConfig { tap, bridge: bridge.as_deref(), uplink, mtu };
+                Ok(AnyPort::Tap(match segment.offload {
+                    OffloadMode::Auto => TapPort::open_with_offload(&config)?,
+                    OffloadMode::Off => TapPort::open(&config)?,
+                }))
+            }
+            Attach::Packet { interface } => {
+                let config = PacketConfig { interface, mac: segment.mac, mtu };
+                Ok(AnyPort::Packet(PacketPort::open(&config)?))
+            }
+            Attach::Xdp { interface } => {
+                let config = PacketConfig { interface, mac: segment.mac, mtu };
+                Ok(AnyPort::Xdp(XdpPort::open(&config)?))
+            }
+        }
     }
 }
 
@@ -453,6 +586,41 @@ mod tests {
     }
 
     #[test]
+    fn offload_is_for_all_ports_or_for_none() {
+        let mut fixture = Fixture::new();
+        let welcome = |fixture: &Fixture| {
+            ["tap-a", "tap-b"].map(|tap| fixture.lan.device(tap, |device| device.offload))
+        };
+        fixture.lan.device("tap-a", |device| device.takes_offload = true);
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        assert_eq!(welcome(&fixture), [false, false]);
+        // A frame that comes with work left to do all the same is finished on the way to the port
+        // that cannot, and only there.
+        let mut bytes = crate::wire::samples::UDP.to_vec();
+        bytes[40..42].copy_from_slice(&[0, 0]);
+        let offload = Offload {
+            checksum_pending: true,
+            checksum_start: 34,
+            checksum_offset: 6,
+            ..Offload::default()
+        };
+        for (name, tap, is_finished) in [("a", "tap-a", false), ("b", "tap-b", true)] {
+            fixture.ports.send(Instant::ZERO, fixture.id(name), &bytes, offload);
+            let sent = fixture.lan.device(tap, |device| device.sent.pop()).unwrap();
+            assert_eq!(sent[40..42] != [0, 0], is_finished, "{name}");
+        }
+        // Both can; then only one of them is left.
+        fixture.lan.device("tap-c", |device| device.takes_offload = true);
+        fixture.reconcile(&[("a", "tap-a"), ("c", "tap-c")]);
+        assert!(fixture.lan.device("tap-a", |device| device.offload));
+        assert!(fixture.lan.device("tap-c", |device| device.offload));
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        assert_eq!(welcome(&fixture), [false, false]);
+        fixture.reconcile(&[("a", "tap-a")]);
+        assert!(welcome(&fixture)[0]);
+    }
+
+    #[test]
     fn frames_that_a_port_does_not_take_are_counted() {
         let mut fixture = Fixture::new();
         fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
@@ -461,12 +629,12 @@ mod tests {
             fixture.ports.send(Instant::ZERO, id, &[0; 60], Offload::default());
             fixture.ports.status("a").unwrap()
         };
-        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 0 });
+        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 0, missed: 0 });
         fixture.lan.device("tap-a", |device| device.is_down = true);
-        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 1 });
-        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 2 });
+        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 1, missed: 0 });
+        assert_eq!(send(&mut fixture), PortStatus { up: false, send_errors: 2, missed: 0 });
         fixture.lan.device("tap-a", |device| device.is_down = false);
-        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 2 });
+        assert_eq!(send(&mut fixture), PortStatus { up: true, send_errors: 2, missed: 0 });
         assert_eq!(fixture.lan.device("tap-a", |device| device.sent.len()), 2);
 
         // A device that gives frames is up again; one that has none to give may not be.

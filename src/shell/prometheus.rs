@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use super::protocol::{ReloadsReport, RouterStatus};
-use crate::director::report::{RealServerReport, SegmentReport, ServiceReport};
+use crate::director::report::{GuardianReport, RealServerReport, SegmentReport, ServiceReport};
 
 /// The whole exposition.
 pub(super) fn render(status: &RouterStatus) -> String {
@@ -118,6 +118,53 @@ fn frames(text: &mut Text, status: &RouterStatus) {
             [("vip", vip.as_str()), ("segment", conflict.segment.as_str()), ("mac", mac.as_str())];
         text.sample("vipr_vip_conflicts_total", &labels, conflict.count);
     }
+    guardian(text, &status.report.guardian);
+}
+
+fn guardian(text: &mut Text, report: &GuardianReport) {
+    for (name, kind, help, value) in [
+        ("vipr_guardian_asked_total", COUNTER, "Questions for its own VIPs.", report.asked),
+        (
+            "vipr_guardian_defended_total",
+            COUNTER,
+            "Claims answered by an announcement.",
+            report.defended,
+        ),
+        (
+            "vipr_guardian_repaired_total",
+            COUNTER,
+            "Frames that told one station who has a VIP.",
+            report.repaired,
+        ),
+        (
+            "vipr_guardian_repairs_refused_total",
+            COUNTER,
+            "The same, held back.",
+            report.repairs_refused,
+        ),
+        ("vipr_guardian_stations", GAUGE, "Stations that asked for a VIP.", report.stations),
+        (
+            "vipr_guardian_stations_refused_total",
+            COUNTER,
+            "Such stations without room.",
+            report.stations_refused,
+        ),
+        (
+            "vipr_guardian_adopted_total",
+            COUNTER,
+            "Connections taken up that had gone to a claimant.",
+            report.adopted,
+        ),
+        (
+            "vipr_guardian_unknowable_total",
+            COUNTER,
+            "Segments of connections to one of several claimants.",
+            report.unknowable,
+        ),
+    ] {
+        text.family(name, kind, help);
+        text.sample(name, &[], value);
+    }
 }
 
 /// A metric of one item of a list.
@@ -200,7 +247,7 @@ fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
 }
 
 fn segments(text: &mut Text, segments: &[SegmentReport]) {
-    let columns: [Column<SegmentReport>; 6] = [
+    let columns: [Column<SegmentReport>; 7] = [
         ("vipr_segment_up", GAUGE, "1 if its port works.", |segment| u64::from(segment.up)),
         ("vipr_segment_received_frames_total", COUNTER, "Frames that arrived.", |segment| {
             segment.received_frames
@@ -208,6 +255,12 @@ fn segments(text: &mut Text, segments: &[SegmentReport]) {
         ("vipr_segment_received_bytes_total", COUNTER, "Their bytes.", |segment| {
             segment.received_bytes
         }),
+        (
+            "vipr_segment_missed_frames_total",
+            COUNTER,
+            "Frames on their way here that the device lost.",
+            |segment| segment.missed_frames,
+        ),
         ("vipr_segment_sent_frames_total", COUNTER, "Frames given to the port.", |segment| {
             segment.sent_frames
         }),

@@ -1,12 +1,14 @@
 //! A director with its ports: frames in bursts, timers, a new configuration.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mio::Registry;
 
 use super::event_log::{EventLog, Line};
+use super::guards::Guards;
 use super::ports::{OpenError, Opened, Opener, Ports};
+use super::urgent::URGENT_MAX;
 use super::{clock, state};
 use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
@@ -15,6 +17,8 @@ use crate::director::{
     Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
 };
 use crate::port::Batch;
+use crate::port::urgent::URGENT_LEN;
+use crate::wire::Frame;
 
 pub(super) struct Router<O: Opener> {
     director: Director,
@@ -23,6 +27,7 @@ pub(super) struct Router<O: Opener> {
     /// Where each frame of the batch goes, if it goes on.
     egress: [Option<SegmentId>; BURST_MAX],
     event_log: EventLog,
+    guards: Guards,
 }
 
 impl<O: Opener> Router<O> {
@@ -34,6 +39,7 @@ impl<O: Opener> Router<O> {
             batch: Batch::new(BURST_MAX),
             egress: [None; BURST_MAX],
             event_log: EventLog::default(),
+            guards: Guards::default(),
         }
     }
 
@@ -48,6 +54,7 @@ impl<O: Opener> Router<O> {
                 Err(error) => return Err((self.segment_name(segment), error)),
             }
         }
+        self.guards.reconcile(clock::now(), self.director.snapshot());
         Ok(())
     }
 
@@ -122,7 +129,11 @@ impl<O: Opener> Router<O> {
         self.handle_director_timeout(now);
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
-            self.handle_opened(opened);
+            self.handle_opened(now, opened);
+            self.handle_director_timeout(now);
+        }
+        if self.guards.poll_timeout().is_some_and(|at| at <= now) {
+            self.guards.handle_timeout(now, self.director.snapshot());
         }
         if self.event_log.poll_timeout().is_some_and(|at| at <= now) {
             self.event_log.handle_timeout(now).iter().for_each(print);
@@ -135,6 +146,7 @@ impl<O: Opener> Router<O> {
             self.director.poll_timeout(),
             self.ports.poll_timeout(),
             self.event_log.poll_timeout(),
+            self.guards.poll_timeout(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -149,7 +161,9 @@ impl<O: Opener> Router<O> {
             self.check_state();
         }
         let opened = self.reconcile_ports(registry, now);
-        self.handle_opened(opened);
+        self.handle_opened(now, opened);
+        self.handle_director_timeout(now);
+        self.guards.reconcile(now, self.director.snapshot());
         self.drain(now);
     }
 
@@ -173,19 +187,30 @@ impl<O: Opener> Router<O> {
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Response {
         let mut response = self.director.handle_command(now, command);
         if let Response::Status(report) = &mut response {
-            self.complete(report);
+            self.complete(now, report);
         }
         // A command may change something that is to be sent or said.
         self.drain(now);
         response
     }
 
-    /// Adds what only the ports know.
-    fn complete(&self, report: &mut StatusReport) {
+    /// Adds what only the ports and the clock know.
+    fn complete(&self, now: Instant, report: &mut StatusReport) {
+        let started = SystemTime::now() - now.since(self.director.started());
+        let at = |seconds| {
+            let since = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            Some(clock::timestamp(started + since))
+        };
+        for conflict in &mut report.conflicts {
+            conflict.first_at = at(conflict.first);
+            conflict.last_at = at(conflict.last);
+        }
         for segment in &mut report.segments {
             let status = self.ports.status(&segment.name).unwrap_or_default();
             segment.up = status.up;
             segment.send_errors = status.send_errors;
+            segment.arp_guard = self.guards.report(&segment.name);
+            segment.missed_frames = status.missed;
         }
     }
 
@@ -193,10 +218,18 @@ impl<O: Opener> Router<O> {
     fn handle_burst(&mut self, registry: &Registry, segment: SegmentId) {
         let now = clock::now();
         self.handle_director_timeout(now);
+        let has_urgent = self.ports.has_urgent(segment);
+        if has_urgent {
+            self.handle_urgent(now, segment);
+        }
         self.ports.receive(registry, now, segment, &mut self.batch);
         self.director.look_ahead(self.batch.iter());
         let len = self.batch.len();
         for index in 0..len {
+            if has_urgent && self.ports.is_handled(now, segment, self.batch.frame(index).bytes) {
+                self.egress[index] = None;
+                continue;
+            }
             let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
             self.egress[index] = match verdict.action {
                 Action::Forward { egress } => Some(egress),
@@ -214,6 +247,21 @@ impl<O: Opener> Router<O> {
         }
         self.ports.flush(now);
         self.log_events(now);
+    }
+
+    /// Answers ARP before anything else, while there is more than can be forwarded.
+    fn handle_urgent(&mut self, now: Instant, segment: SegmentId) {
+        let mut buffer = [0; URGENT_LEN];
+        let mut any = false;
+        for _ in 0..URGENT_MAX {
+            let Some(bytes) = self.ports.receive_urgent(now, segment, &mut buffer) else { break };
+            // ARP and neighbour discovery are never forwarded.
+            let _ = self.director.handle_frame(now, segment, &mut Frame::plain(bytes));
+            any = true;
+        }
+        if any {
+            self.drain(now);
+        }
     }
 
     fn handle_director_timeout(&mut self, now: Instant) {
@@ -257,12 +305,12 @@ impl<O: Opener> Router<O> {
         self.ports.reconcile(registry, now, &wanted)
     }
 
-    fn handle_opened(&mut self, opened: Vec<Opened>) {
+    fn handle_opened(&mut self, now: Instant, opened: Vec<Opened>) {
         for (segment, result) in opened {
             let name = self.segment_name(segment);
             match result {
                 Ok(mtu) => {
-                    self.director.set_device_mtu(segment, mtu);
+                    self.director.device_opened(now, segment, mtu);
                     log::info!("segment {name}: open, MTU {mtu}");
                 }
                 Err(error) => log::error!("segment {name}: {error}; trying again"),

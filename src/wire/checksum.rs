@@ -6,13 +6,15 @@ use etherparse::IpNumber;
 use etherparse::checksum::Sum16BitWords;
 
 use super::packet::{Ip, Transport};
+use super::sctp;
 
 /// A checksum did not match the bytes it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("wrong checksum")]
 pub struct BadChecksum;
 
-/// Verifies the TCP or UDP checksum over pseudo-header and payload; a UDP checksum of 0 is none
+/// Verifies the checksum of TCP or UDP over pseudo-header and payload, or that of SCTP over the
+/// payload alone (RFC 9260, 6.8); a UDP checksum of 0 is none
 /// in IPv4 and wrong in IPv6 (RFC 8200, 8.1). Other protocols have none to verify here. `frame` is
 /// the one `packet` was read from.
 ///
@@ -31,6 +33,8 @@ pub fn verify_transport(frame: &[u8], packet: &Ip) -> Result<(), BadChecksum> {
             }
             _ => return Err(BadChecksum),
         },
+        Transport::Sctp { .. } if sctp::is_complete(payload) => return Ok(()),
+        Transport::Sctp { .. } => return Err(BadChecksum),
         _ => return Ok(()),
     };
     let sum = pseudo_header(packet.source, packet.destination, packet.protocol, covered.len());

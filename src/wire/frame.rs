@@ -1,22 +1,9 @@
 //! One Ethernet frame in a contiguous buffer, with the metadata that travels beside it.
 
-use super::MacAddr;
+use super::{MacAddr, Offload};
 
 /// Bytes of an untagged Ethernet header: destination, source, type.
 pub const ETHERNET_HEADER_LEN: usize = 14;
-
-/// What a port knows about a frame beside its bytes, in the sense of the virtio network header.
-///
-/// A plain port gives and takes [`Offload::default()`]: checksums complete, one frame as it
-/// would be on a wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offload {
-    /// The transport checksum is still to be completed by whoever puts the frame on a wire.
-    pub checksum_pending: bool,
-    /// For a super-frame, the transport payload bytes of each segment it stands for; 0 for an
-    /// ordinary frame.
-    pub segment_size: u16,
-}
 
 /// A frame under way: its bytes, writable in place, and its [`Offload`].
 #[derive(Debug)]

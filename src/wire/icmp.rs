@@ -55,8 +55,8 @@ pub enum Meaning {
     EchoRequest,
     /// An error about a packet, which quotes it.
     Error,
-    /// A neighbor solicitation or advertisement.
-    Neighbor,
+    /// Of IPv6: a neighbor solicitation or advertisement, or a query for listeners.
+    Discovery,
     /// Anything else.
     Other,
 }
@@ -66,7 +66,9 @@ impl Meaning {
     pub const fn of(is_ipv6: bool, kind: u8) -> Meaning {
         match (is_ipv6, kind) {
             (false, ECHO_REQUEST) | (true, v6::ECHO_REQUEST) => Meaning::EchoRequest,
-            (true, v6::NEIGHBOR_SOLICITATION | v6::NEIGHBOR_ADVERTISEMENT) => Meaning::Neighbor,
+            (true, v6::NEIGHBOR_SOLICITATION | v6::NEIGHBOR_ADVERTISEMENT | v6::LISTENER_QUERY) => {
+                Meaning::Discovery
+            }
             (false, REDIRECT) => Meaning::Other,
             _ if quotes_packet(is_ipv6, kind) => Meaning::Error,
             _ => Meaning::Other,

@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use etherparse::{IpNumber, Ipv6Header, Ipv6HeaderSlice};
 
+use super::MacAddr;
 use super::packet::{Ip, Malformed, Transport, parse_transport};
 
 /// Extension headers read of one packet, at most: one more than RFC 8200, 4.1 has a place for.
@@ -44,6 +45,42 @@ pub(super) fn parse(bytes: &[u8], network_start: u8) -> Result<Ip, Malformed> {
         hop_limit: header.hop_limit(),
         transport,
     })
+}
+
+/// The group that all who have this address listen to (RFC 4291, 2.7.1).
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(SOLICITED_NODE | address.to_bits() & 0xff_ffff)
+}
+
+/// Whether an address is such a group.
+pub fn is_solicited_node(address: Ipv6Addr) -> bool {
+    address.to_bits() >> 24 == SOLICITED_NODE >> 24
+}
+
+/// ff02::1:ff00:0.
+const SOLICITED_NODE: u128 = 0xff02 << 112 | 0x0001_ff00_0000;
+
+/// The MAC of a group (RFC 2464, 7).
+pub fn group_mac(group: Ipv6Addr) -> MacAddr {
+    let [.., a, b, c, d] = group.octets();
+    MacAddr([0x33, 0x33, a, b, c, d])
+}
+
+/// Whether frames to this MAC are for all stations, or for those with some address.
+pub fn is_discovery_mac(mac: MacAddr) -> bool {
+    matches!(mac.0, [0x33, 0x33, 0xff, _, _, _] | [0x33, 0x33, 0, 0, 0, 1])
+}
+
+/// The link-local address that a station makes of its MAC (RFC 4291, 2.5.6 and appendix A).
+pub fn link_local(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let interface = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(interface))
+}
+
+/// Whether an address means something on its segment only: fe80::/10.
+pub fn is_link_local(address: Ipv6Addr) -> bool {
+    address.to_bits() >> 118 == 0xfe80 >> 6
 }
 
 /// What a fragment header says.
@@ -286,6 +323,23 @@ mod tests {
             padded.resize(frame.len() + 46, 0xee);
             assert_eq!(parse_frame(&padded), parse_frame(frame));
         }
+    }
+
+    #[test]
+    fn addresses_of_groups_and_of_the_link_are_made_of_others() {
+        let group = solicited_node("2001:db8:0:1::abcd:ef01".parse().unwrap());
+        assert_eq!(group, "ff02::1:ffcd:ef01".parse::<Ipv6Addr>().unwrap());
+        assert!(is_solicited_node(group));
+        assert!(!is_solicited_node("ff02::1".parse().unwrap()) && !is_solicited_node(VIP_V6));
+        let mac = group_mac(group);
+        assert_eq!(mac, MacAddr([0x33, 0x33, 0xff, 0xcd, 0xef, 0x01]));
+        assert!(is_discovery_mac(mac) && is_discovery_mac(MacAddr([0x33, 0x33, 0, 0, 0, 1])));
+        assert!(!is_discovery_mac(MacAddr([0x33, 0x33, 0, 0, 0, 2])));
+        assert!(!is_discovery_mac(MacAddr::BROADCAST));
+        let local = link_local(CLIENT_MAC);
+        assert_eq!(local, "fe80::5054:ff:fe00:aa07".parse::<Ipv6Addr>().unwrap());
+        assert!(is_link_local(local) && is_link_local("febf::1".parse().unwrap()));
+        assert!(!is_link_local(VIP_V6) && !is_link_local("fec0::1".parse().unwrap()));
     }
 
     proptest! {

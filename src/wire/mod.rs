@@ -7,15 +7,21 @@
 pub mod arp;
 pub mod checksum;
 mod emit;
+pub mod finish;
 pub mod frame;
 pub mod icmp;
 pub mod ipv6;
 pub mod mac;
+pub mod mld;
+pub mod nd;
+pub mod offload;
 pub mod packet;
 mod quote;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod sctp;
 pub mod tcp;
 
-pub use frame::{Frame, Offload};
+pub use frame::Frame;
 pub use mac::MacAddr;
+pub use offload::Offload;

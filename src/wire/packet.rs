@@ -36,6 +36,10 @@ pub enum Malformed {
     Ipv6ExtensionsTooMany,
     /// A TCP, UDP, SCTP or ICMP header cut short or lying about its length.
     Transport,
+    /// A neighbor solicitation or advertisement that is not to be heeded.
+    Neighbor,
+    /// A query for multicast listeners that is not to be heeded.
+    Listener,
 }
 
 /// A frame, read.

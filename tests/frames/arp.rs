@@ -103,18 +103,46 @@ fn impossible_senders_are_dropped() {
 fn a_vip_is_announced_five_times_at_once_and_five_times_after_five_seconds() {
     let mut world = World::new(&web());
     let announcement = arp_request(FRONT_MAC, VIP, VIP);
+    // It also asks for the VIP; see `guardian.rs`.
+    let question = arp_request(FRONT_MAC, FRONT_DIP, VIP);
+    let take_sent = |world: &mut World| {
+        let mut sent = world.take_sent();
+        sent.retain(|sent| sent.bytes != question);
+        sent
+    };
     let five = vec![Sent { segment: "front".into(), bytes: announcement }; 5];
-    assert_eq!(world.take_sent(), five);
+    assert_eq!(take_sent(&mut world), five);
     world.advance(Duration::from_millis(4999));
-    assert_eq!(world.take_sent(), []);
+    assert_eq!(take_sent(&mut world), []);
     world.advance(Duration::from_millis(1));
-    assert_eq!(world.take_sent(), five);
+    assert_eq!(take_sent(&mut world), five);
     world.advance(Duration::from_millis(54_999));
-    assert_eq!(world.take_sent(), []);
+    assert_eq!(take_sent(&mut world), []);
     world.advance(Duration::from_millis(1));
-    assert_eq!(world.take_sent(), five[..1], "one each minute");
+    assert_eq!(take_sent(&mut world), five[..1], "one each minute");
     world.advance(Duration::from_secs(120));
-    assert_eq!(world.take_sent(), five[..2]);
+    assert_eq!(take_sent(&mut world), five[..2]);
+}
+
+#[test]
+fn a_vip_is_announced_again_when_its_segment_has_another_device() {
+    let mut world = World::new(&web());
+    world.advance(Duration::from_secs(10));
+    let sent = |world: &mut World| {
+        world.advance(Duration::ZERO);
+        let sent = world.take_sent();
+        (sent.len(), sent.iter().all(|sent| *sent.segment == *"front"))
+    };
+    world.take_sent();
+    let (front, back) = (world.segment("front"), world.segment("back"));
+    let now = world.now;
+    world.director.device_opened(now, front, 1500);
+    assert_eq!(sent(&mut world), (0, true), "the first device is no news");
+    world.director.device_opened(now, front, 1500);
+    assert_eq!(sent(&mut world), (5, true));
+    world.director.device_opened(now, back, 1500);
+    world.director.device_opened(now, back, 1500);
+    assert_eq!(sent(&mut world), (0, true), "no VIP is on the segment of the real servers");
 }
 
 #[test]
@@ -124,11 +152,15 @@ fn the_number_of_announcements_is_configurable() {
         web()
     );
     let mut world = World::new(&toml);
-    assert_eq!(world.take_sent().len(), 1);
+    let announcement = arp_request(FRONT_MAC, VIP, VIP);
+    let count = |world: &mut World| {
+        world.take_sent().iter().filter(|sent| sent.bytes == announcement).count()
+    };
+    assert_eq!(count(&mut world), 1);
     world.advance(Duration::from_secs(9));
-    assert_eq!(world.take_sent().len(), 2);
+    assert_eq!(count(&mut world), 2);
     world.advance(Duration::from_secs(21));
-    assert_eq!(world.take_sent().len(), 3);
+    assert_eq!(count(&mut world), 3);
 }
 
 #[test]
@@ -155,8 +187,9 @@ fn another_claimant_of_a_vip_is_named_counted_and_answered_with_an_announcement(
     assert_eq!(conflicts[0].real_server.as_deref(), Some("rs1"));
     assert_eq!(conflicts[0].segment, "front");
 
-    // A stranger.
+    // A stranger: until then it may turn out who it is.
     assert_eq!(world.tell("front", &arp_request(CLIENT_MAC, VIP, VIP)), "consumed");
+    world.advance(Duration::from_millis(300));
     assert!(world.take_events()[0].ends_with("which is no real server"));
     assert_eq!(world.status().conflicts.len(), 2);
 }

@@ -1,10 +1,13 @@
 //! A connection: which 12 bytes change, that it stays where it is, and how it ends.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use vipr::director::connections::ConnectionState::{self, Template, Udp};
+use vipr::director::report::{ConnectionReport, RealServerState};
 
-use crate::harness::frames::{Tcp, tcp, udp};
+use crate::harness::frames::{Tcp, arp_reply, tcp, udp};
 use crate::harness::*;
 
 #[test]
@@ -212,4 +215,164 @@ fn a_flood_of_new_clients_of_a_persistent_service_does_not_fill_the_table_with_t
     }
     assert_eq!(templates(&mut world), 0);
     assert_eq!(world.tell("front", &from(110, "S")), "dropped connections_full");
+}
+
+#[test]
+fn sloppy_tcp_takes_up_what_it_did_not_see_begin() {
+    let sloppy = web().replace("\"wrr\"", "\"wrr\"\nsloppy_tcp = true");
+    let rows = [
+        ("S", ConnectionState::SynRecv),
+        ("A", ConnectionState::Established),
+        ("PA", ConnectionState::Established),
+        ("FA", ConnectionState::Close),
+    ];
+    for (flags, state) in rows {
+        let mut strict = World::new(&web());
+        let answered = if flags == "S" { "forwarded rs1" } else { "replied" };
+        assert_eq!(strict.tell("front", &tcp(1, flags).bytes()), answered, "{flags}");
+        let mut world = World::new(&sloppy);
+        assert_eq!(world.tell("front", &tcp(1, flags).bytes()), "forwarded rs1", "{flags}");
+        assert_eq!(world.connections()[0].state, state, "{flags}");
+    }
+    let mut world = World::new(&sloppy);
+    for flags in ["R", "RA", "SR"] {
+        let told = world.tell("front", &tcp(1, flags).bytes());
+        assert_eq!(told, "dropped unmatched_unanswerable", "{flags}");
+    }
+    assert_eq!(world.connections(), []);
+    // And off again while it runs.
+    world.director.apply(world.now, snapshot(&web()));
+    assert_eq!(world.tell("front", &tcp(2, "A").bytes()), "replied");
+}
+
+/// Nobody need be behind the source address of a single segment.
+#[test]
+fn a_flood_of_segments_to_a_sloppy_service_ends_no_connection() {
+    let sloppy = web().replace("\"wrr\"", "\"wrr\"\nsloppy_tcp = true");
+    let mut world = World::new(&format!("[router]\nconnections_max = 8\n{sloppy}"));
+    for flags in ["S", "A"] {
+        assert_eq!(world.tell("front", &tcp(1, flags).bytes()), "forwarded rs1");
+    }
+    for port in 100..200 {
+        assert!(world.tell("front", &tcp(port, "A").bytes()).starts_with("forwarded"));
+    }
+    assert_eq!(world.tell("front", &tcp(1, "A").bytes()), "forwarded rs1");
+    assert!(world.connections().iter().any(|flow| flow.client_port == 1));
+}
+
+/// IPVS never reuses the port of a connection that persistence placed.
+#[test]
+fn a_syn_in_the_place_of_a_persistent_connection_goes_on_with_it() {
+    let persistent = web().replace("\"wrr\"", "\"wrr\"\npersistence = {}");
+    for (toml, scheduled) in [(web(), 2), (persistent, 1)] {
+        let mut world = World::new(&toml);
+        for flags in ["S", "A", "FA", "S"] {
+            assert_eq!(world.tell("front", &tcp(1, flags).bytes()), "forwarded rs1");
+        }
+        assert_eq!(world.status().services[0].traffic.connections, scheduled);
+        let flow = world.connections().into_iter().find(|flow| flow.client_port == 1).unwrap();
+        assert_eq!(flow.state, ConnectionState::SynRecv);
+    }
+}
+
+/// What happens to connections of a real server that is no longer there.
+#[test]
+fn with_expire_nodest_connections_leave_a_real_server_that_is_down() {
+    let found = |more: &str| {
+        let unresolved = web().replacen("mac = \"52:54:00:00:00:11\"\n", "", 1);
+        unresolved.replace("\"wrr\"", &format!("\"rr\"{more}"))
+    };
+    let dns = "\n[[service]]\nname = \"dns\"\nvip = \"192.0.2.10\"\nprotocol = \"udp\"\n\
+               ports = 53\nscheduler = \"rr\"";
+    let udp_service = |more: &str| {
+        let servers = format!("{}{}", real_server("rs1", 11, 1, ""), real_server("rs2", 12, 1, ""));
+        let servers = servers.replacen("mac = \"52:54:00:00:00:11\"\n", "", 1);
+        format!("{dns}{more}\n{servers}")
+    };
+    for (more, tcp_after, udp_after, syn_after) in [
+        // It keeps what it has, should it only be slow to answer ARP.
+        ("", "forwarded rs1", "forwarded rs1", "forwarded rs2"),
+        ("\nexpire_nodest = true", "replied", "forwarded rs2", "forwarded rs2"),
+    ] {
+        let mut world = World::new(&format!("{}{}", found(more), udp_service(more)));
+        world.offer("back", &arp_reply(RS1_MAC, RS1, BACK_MAC, BACK_DIP));
+        for flags in ["S", "A"] {
+            assert_eq!(world.tell("front", &tcp(1, flags).bytes()), "forwarded rs1");
+        }
+        assert_eq!(world.tell("front", &udp(1, 53, b"?")), "forwarded rs1");
+        // It no longer answers ARP, while its clients go on.
+        for _ in 0..300 {
+            world.advance(Duration::from_secs(1));
+            if world.status().services[0].real_servers[0].state == RealServerState::Down {
+                break;
+            }
+            world.tell("front", &tcp(1, "A").bytes());
+            world.tell("front", &udp(1, 53, b"?"));
+        }
+        assert_eq!(world.tell("front", &tcp(1, "A").bytes()), tcp_after, "{more}");
+        assert_eq!(world.tell("front", &udp(1, 53, b"?")), udp_after, "{more}");
+        assert_eq!(world.tell("front", &tcp(2, "S").bytes()), syn_after, "{more}");
+    }
+}
+
+/// Whom a full table parts with: [`ConnectionState`] and whether it is anything but established.
+fn is_kept(state: ConnectionState, packets: u32) -> bool {
+    matches!(state, ConnectionState::Established | ConnectionState::Udp) && packets > 1
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// What goes on is never evicted, while anything else is: whatever comes, a connection with
+    /// two packets that is established goes by a packet of its own only.
+    #[test]
+    fn what_goes_on_is_never_evicted(
+        steps in prop::collection::vec((1u16..40, 0usize..5), 1..400),
+        persistent in any::<bool>(),
+    ) {
+        let more = if persistent { "\npersistence = {}" } else { "" };
+        let toml = format!(
+            "[router]\nconnections_max = 16\n{}\n[[service]]\nvip = \"192.0.2.10\"\n\
+             protocol = \"udp\"\nports = 53\n{}",
+            web().replace("\"wrr\"", &format!("\"wrr\"{more}")),
+            real_server("dns", 13, 1, "")
+        );
+        let mut world = World::new(&toml);
+        let mut packets = BTreeMap::new();
+        for (port, kind) in steps {
+            let before: Vec<_> = world.connections();
+            let udp_port = kind == 4;
+            let frame = match kind {
+                4 => udp(port, 53, b"?"),
+                kind => tcp(port, ["S", "A", "FA", "R"][kind]).bytes(),
+            };
+            let told = world.tell("front", &frame);
+            if told.starts_with("forwarded") {
+                *packets.entry((udp_port, port)).or_insert(0) += 1;
+            }
+            let after = world.connections();
+            let lesser = |flow: &ConnectionReport| {
+                let udp_flow = flow.state == Udp;
+                let count = packets.get(&(udp_flow, flow.client_port)).copied().unwrap_or(0);
+                !is_kept(flow.state, count)
+            };
+            if told == "dropped connections_full" {
+                prop_assert!(before.iter().all(|flow| !lesser(flow)), "{before:?}");
+            }
+            let mut gone = Vec::new();
+            for flow in &before {
+                let own = flow.client_port == port && (flow.state == Udp) == udp_port;
+                let stays = after.iter().any(|other| {
+                    (other.client_port, other.virtual_port) == (flow.client_port, flow.virtual_port)
+                });
+                prop_assert!(stays || own || lesser(flow), "{flow:?} went for {told}");
+                if !stays {
+                    gone.push((flow.state == Udp, flow.client_port));
+                }
+            }
+            for flow in gone {
+                packets.remove(&flow);
+            }
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use vipr::director::connections::ConnectionState;
+
 use crate::harness::frames::{Tcp, arp_request, tcp};
 use crate::harness::*;
 
@@ -105,4 +107,18 @@ fn one_armed_the_real_servers_own_mac_gives_it_away() {
     assert_eq!(world.tell("lan", &forwarded), "dropped own_frame", "reflected by the bridge");
     let back = Tcp { source_mac: RS1_MAC, ..tcp(40_000, "S") }.bytes();
     assert_eq!(world.tell("lan", &back), "dropped loop rs1");
+}
+
+/// A SYN starts over in the place of a closing connection, but not one that came back.
+#[test]
+fn a_syn_that_came_back_ends_no_connection() {
+    let mut world = World::new(&web());
+    for flags in ["S", "A", "FA"] {
+        assert_eq!(world.tell("front", &tcp(40_000, flags).bytes()), "forwarded rs1");
+    }
+    let back = Tcp { source_mac: RS1_FRONT_MAC, ..tcp(40_000, "S") }.bytes();
+    assert_eq!(world.tell("front", &back), "dropped loop rs1");
+    assert_eq!(world.connections()[0].state, ConnectionState::FinWait);
+    assert_eq!(world.tell("front", &tcp(40_000, "S").bytes()), "forwarded rs1", "its own does");
+    assert_eq!(world.status().services[0].traffic.connections, 2);
 }

@@ -61,7 +61,8 @@ fn every_reason_for_a_drop_on_the_vip_segment() {
         (Tcp { source: VIP, ..syn() }.bytes(), "bad_source_address"),
         (Tcp { source: FRONT_DIP, ..syn() }.bytes(), "bad_source_address"),
         (ipv4(47, None, &[0; 20]), "protocol_unsupported"),
-        (ipv4(132, None, &[0; 20]), "protocol_unsupported"),
+        // SCTP, with a checksum that is none.
+        (ipv4(132, None, &[0; 20]), "transport_checksum"),
         (ipv4(17, Some((7, 1480, false)), &[0; 20]), "fragment_unknown"),
         (ipv4(1, None, &[13, 0, 0, 0, 0, 0, 0, 0]), "icmp_unsupported"),
         (ipv4(1, None, &[3, 3, 0, 0, 0, 0, 0, 0]), "icmp_unrelated"),
@@ -129,9 +130,18 @@ fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with
     assert_eq!(unconfigured.tell("front", &big), "replied");
 
     // A super-frame is no larger on the wire than its segments, which fitted where they came from.
-    let offload = Offload { checksum_pending: true, segment_size: 1300 };
+    let offload = Offload { checksum_pending: true, segment_size: 1300, ..Offload::default() };
     let (front, mut bytes) = (world.segment("front"), big.clone());
     let mut frame = Frame { bytes: &mut bytes, offload };
     let verdict = world.director.handle_frame(world.now, front, &mut frame);
     assert!(matches!(verdict.action, Action::Forward { .. }), "{verdict:?}");
+    // Two datagrams, 1300 bytes of data and 73: so they count, with a header each.
+    let traffic = world.status().services[0].traffic;
+    assert_eq!((traffic.packets, traffic.bytes), (1 + 2, 1400 + 2 * 28 + 1373));
+    // Segments that are too large for the wire are not, whatever else is offloaded.
+    let offload = Offload { segment_size: 1373, ..offload };
+    let mut bytes = big.clone();
+    let mut frame = Frame { bytes: &mut bytes, offload };
+    let verdict = world.director.handle_frame(world.now, front, &mut frame);
+    assert!(matches!(verdict.action, Action::Reply), "{verdict:?}");
 }

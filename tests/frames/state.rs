@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vipr::config::snapshot::{Ports, Protocol};
+use vipr::config::snapshot::{Endpoint, Ports, Protocol};
 use vipr::director::connections::ConnectionState;
 use vipr::director::report::RealServerState;
 use vipr::director::state::{
@@ -444,24 +444,21 @@ fn macs_are_used_at_once_and_asked_about_at_once() {
 fn what_no_director_can_have_left_is_not_taken_up() {
     let web_server = |last: u8| {
         Record::RealServer(RealServerRecord {
-            vip: VIP.into(),
-            protocol: Protocol::Tcp,
-            ports: "80".parse_ports(),
+            listen: vec![endpoint(VIP.into(), Protocol::Tcp, "80".parse_ports())],
             address: [10, 0, 0, last].into(),
             segment: "back".to_owned(),
             weight_override: None,
         })
     };
     let dns_server = Record::RealServer(RealServerRecord {
-        vip: VIP.into(),
-        protocol: Protocol::Udp,
-        ports: "53".parse_ports(),
+        listen: vec![endpoint(VIP.into(), Protocol::Udp, "53".parse_ports())],
         address: RS2.into(),
         segment: "back".to_owned(),
         weight_override: None,
     });
     let connection = ConnectionRecord {
         real_server: 0,
+        endpoint: 0,
         client: CLIENT.into(),
         client_port: 1,
         virtual_port: 80,
@@ -493,6 +490,7 @@ fn what_no_director_can_have_left_is_not_taken_up() {
     let bad = [
         ConnectionRecord { real_server: 3, ..connection },
         ConnectionRecord { real_server: u32::MAX, ..connection },
+        ConnectionRecord { endpoint: 1, ..connection },
         ConnectionRecord { client: v6, ..connection },
         ConnectionRecord { virtual_port: 81, ..connection },
         ConnectionRecord { state: ConnectionState::Udp, ..connection },
@@ -543,6 +541,10 @@ fn what_no_director_can_have_left_is_not_taken_up() {
     }
 }
 
+fn endpoint(vip: IpAddr, protocol: Protocol, ports: Ports) -> Endpoint {
+    Endpoint { vip, protocol, ports }
+}
+
 trait ParsePorts {
     fn parse_ports(&self) -> Ports;
 }
@@ -551,7 +553,7 @@ impl ParsePorts for str {
     /// The ports of a configuration that says so.
     fn parse_ports(&self) -> Ports {
         let toml = web().replace("ports = 80", &format!("ports = {self}"));
-        snapshot(&toml).services[0].ports.clone()
+        snapshot(&toml).services[0].first().ports.clone()
     }
 }
 
@@ -608,7 +610,10 @@ fn any_record() -> impl Strategy<Value = Record> {
         2 => (address.clone(), protocol, ports, address.clone(), segment.clone(), weight_override)
             .prop_map(|(vip, protocol, ports, address, segment, weight_override)| {
                 Record::RealServer(RealServerRecord {
-                    vip, protocol, ports, address, segment, weight_override,
+                    listen: vec![endpoint(vip, protocol, ports)],
+                    address,
+                    segment,
+                    weight_override,
                 })
             }),
         1 => (segment, address, any::<[u8; 6]>()).prop_map(|(segment, address, mac)| {
@@ -617,7 +622,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         8 => (0u32..12, client, port.clone(), port, state, remaining, template).prop_map(
             |(real_server, client, client_port, virtual_port, state, remaining_ms, (template, proven))| {
                 Record::Connection(ConnectionRecord {
-                    real_server, client, client_port, virtual_port, state, proven, remaining_ms, template })
+                    real_server, endpoint: real_server as u16 / 9, client, client_port, virtual_port, state, proven, remaining_ms, template })
             }
         ),
     ]

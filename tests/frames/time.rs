@@ -25,7 +25,7 @@ fn a_gap_in_time_is_made_up_for_in_a_few_steps() {
     }
     assert_eq!(world.status().connections.current, 0);
     let sent = std::iter::from_fn(|| world.director.poll_transmit().map(|_| ())).count();
-    assert_eq!(sent, 1, "one announcement, not one for each minute");
+    assert_eq!(sent, 2, "one announcement and one question, not one of each for each minute");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use vipr::director::{
 use vipr::wire::{Frame, MacAddr};
 
 pub mod frames;
+pub mod frames6;
 
 /// The director's MACs, the stations' and the addresses that all configurations here use.
 pub const FRONT_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0x01, 0x01]);

@@ -172,7 +172,7 @@ impl Opener for Memory {
     fn open(&mut self, segment: &Segment) -> Result<MemoryPort, OpenError> {
         let event = Arc::new(eventfd(0, EventfdFlags::NONBLOCK)?);
         self.0.lock().expect("the LAN").wake.push(Arc::clone(&event));
-        Ok(MemoryPort { lan: Arc::clone(&self.0), tap: segment.tap.to_string(), event })
+        Ok(MemoryPort { lan: Arc::clone(&self.0), tap: segment.device().to_string(), event })
     }
 }
 

@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use vipr::director::{Action, Director, Instant, Limits};
+use vipr::director::report::StatusReport;
+use vipr::director::{Action, Command, Director, Instant, Limits, Response};
 use vipr::wire::{Frame, MacAddr};
 
 use crate::harness::{SEGMENTS, snapshot};
@@ -112,6 +113,29 @@ impl Lan {
             let station = clients[self.random.below(clients.len() as u64) as usize];
             let after = Duration::from_nanos(self.random.below(within.as_nanos() as u64));
             self.put(after, Happening::Open { station });
+        }
+    }
+
+    /// From now on this real server answers ARP for the VIP.
+    pub fn leak(&mut self, number: u8) {
+        self.oracles.leak = true;
+        for station in &mut self.stations {
+            if let Station::RealServer(server) = station {
+                server.leaks |= server.number == number;
+            }
+        }
+    }
+
+    /// Frames that told a single station who has the VIP.
+    pub fn told(&self) -> usize {
+        self.oracles.told
+    }
+
+    /// What the director says about itself.
+    pub fn status(&mut self) -> StatusReport {
+        match self.director.handle_command(self.now, Command::Status) {
+            Response::Status(report) => *report,
+            other => panic!("seed {}: {other:?}", self.seed),
         }
     }
 

@@ -74,6 +74,26 @@ fn one_segment_that_loses_repeats_and_reorders() {
     live_through(Topology::OneArm, Faults::BAD);
 }
 
+#[test]
+fn with_one_real_server_that_leaks_every_flow_ends_well() {
+    for seed in seeds() {
+        for topology in [Topology::TwoSegments, Topology::OneArm] {
+            let mut lan = Lan::new(seed, topology, Faults::NONE);
+            lan.leak(2);
+            lan.open_flows(60, Duration::from_secs(120));
+            lan.run(Duration::from_secs(150));
+            assert_eq!(lan.finished(), 60, "seed {seed} {topology:?}");
+            let conflicts = lan.status().conflicts;
+            assert_eq!(conflicts.len(), 1, "seed {seed} {topology:?}: {conflicts:?}");
+            assert_eq!(conflicts[0].real_server.as_deref(), Some("rs2"));
+            // Three clients that ask every twenty seconds at most, five frames each time.
+            let told = lan.told();
+            assert!((1..=3 * 8 * 5 + 15).contains(&told), "seed {seed} {topology:?}: {told}");
+            lan.check_at_the_end();
+        }
+    }
+}
+
 /// Flows while the director is restarted again and again; how many ended well.
 fn live_through_restarts(seed: u64, topology: Topology, takes_up: bool) -> usize {
     let mut lan = Lan::new(seed, topology, Faults::SLOW);

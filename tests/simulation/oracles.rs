@@ -17,6 +17,10 @@ pub struct Oracles {
     flows: BTreeMap<Flow, (u8, bool)>,
     /// What is held, but for its MAC addresses.
     held: Vec<Vec<u8>>,
+    /// Whether a real server leaks ARP.
+    pub leak: bool,
+    /// Frames that told a single station who has the VIP.
+    pub told: usize,
 }
 
 impl Oracles {
@@ -42,7 +46,17 @@ impl Oracles {
                 if request {
                     let announces = sender == VIP && target == VIP && segment != "back";
                     let asks = sender == dip && target[..3] == [10, 0, 0] && segment != "front";
-                    assert!(announces || asks, "seed {seed}: {bytes:02x?}");
+                    let finds_out = sender == dip && target == VIP && segment != "back";
+                    // A claimant, and nobody else, is asked who he is.
+                    let identifies = self.leak && sender == dip && target[..3] == [10, 0, 0];
+                    assert!(
+                        announces || asks || finds_out || identifies,
+                        "seed {seed}: {bytes:02x?}"
+                    );
+                    if announces && bytes[0] & 1 == 0 {
+                        assert!(self.leak, "seed {seed}: repairs without a claimant");
+                        self.told += 1;
+                    }
                 } else {
                     let own = sender == dip || sender == VIP && segment != "back";
                     assert!(own, "seed {seed}: only VIPs and DIPs are answered for");
@@ -67,7 +81,8 @@ impl Oracles {
     pub fn arrived(&mut self, seed: u64, station: &Station, _plug: Plug, bytes: &[u8]) {
         let Station::RealServer(server) = station else { return };
         let Heard::Tcp(tcp) = read(bytes) else { return };
-        if tcp.destination != VIP || tcp.destination_mac != server.back_mac {
+        let is_its = [server.back_mac, server.front_mac].contains(&tcp.destination_mac);
+        if tcp.destination != VIP || !is_its {
             return;
         }
         let opened = tcp.flags != "S";

@@ -360,6 +360,7 @@ fn shape(mut status: StatusReport) -> StatusReport {
     status.generation = 0;
     status.uptime_seconds = 0;
     status.connections.evicted = 0;
+    status.guardian = Default::default();
     status.counters.drops.values_mut().for_each(|count| *count = 0);
     let counters = &mut status.counters;
     (counters.received, counters.forwarded, counters.replied) = (0, 0, 0);

@@ -17,6 +17,9 @@ const RETRIES_MAX: u32 = 8;
 /// How long a client believes its ARP cache.
 const ARP_LIFETIME: Duration = Duration::from_secs(20);
 
+/// How long it keeps to the first of several answers.
+const ARP_LOCK: Duration = Duration::from_secs(1);
+
 pub enum Station {
     Client(Client),
     RealServer(RealServer),
@@ -201,8 +204,16 @@ impl Client {
 
     fn hear(&mut self, now: Instant, bytes: &[u8]) -> Reactions {
         match read(bytes) {
-            Heard::Arp { sender, sender_mac, .. } if sender == VIP => {
+            Heard::Arp { sender, sender_mac, request, .. } if sender == VIP => {
                 let first = self.vip_mac.is_none_or(|(_, at)| now.since(at) >= ARP_LIFETIME);
+                // Linux makes no entry of what it did not ask for.
+                if request && self.vip_mac.is_none() {
+                    return Reactions::default();
+                }
+                // It keeps to the first of several answers; what is gratuitous it believes.
+                if !request && self.vip_mac.is_some_and(|(_, at)| now.since(at) < ARP_LOCK) {
+                    return Reactions::default();
+                }
                 self.vip_mac = Some((sender_mac, now));
                 if first {
                     self.flows.values_mut().for_each(|flow| flow.next = now);
@@ -256,6 +267,9 @@ pub struct RealServer {
     pub number: u8,
     pub rip: [u8; 4],
     pub back_mac: MacAddr,
+    pub front_mac: MacAddr,
+    /// It answers ARP for the VIP, as a Linux with the VIP on lo does unless told not to.
+    pub leaks: bool,
     front: &'static str,
     back: &'static str,
     plugs: Vec<Plug>,
@@ -267,6 +281,8 @@ impl RealServer {
             number,
             rip: [10, 0, 0, 10 + number],
             back_mac: MacAddr([0x52, 0x54, 0, 0, 0, 0x10 + number]),
+            front_mac: MacAddr([0x52, 0x54, 0, 0, u8::from(front != back), 0x10 + number]),
+            leaks: false,
             front,
             back,
             plugs: Vec::new(),
@@ -282,7 +298,19 @@ impl RealServer {
                 let reply = arp_reply(self.back_mac, self.rip, sender_mac, sender);
                 reactions.frames.push((plug, reply));
             }
-            Heard::Tcp(tcp) if tcp.destination == VIP && tcp.destination_mac == self.back_mac => {
+            Heard::Arp { request: true, sender_mac, sender, target }
+                if self.leaks
+                    && plug.segment == self.front
+                    && (target == VIP && sender != VIP || target == self.rip) =>
+            {
+                let reply = arp_reply(self.front_mac, target, sender_mac, sender);
+                reactions.frames.push((plug, reply));
+            }
+            Heard::Tcp(tcp)
+                if tcp.destination == VIP
+                    && (tcp.destination_mac == self.back_mac
+                        || self.leaks && tcp.destination_mac == self.front_mac) =>
+            {
                 reactions.frames.extend(self.answer(&tcp));
             }
             _ => {}
@@ -299,15 +327,9 @@ impl RealServer {
             _ => return None,
         };
         let plug = *self.plugs.iter().find(|plug| plug.segment == self.front)?;
-        let one_card = self.front == self.back;
-        let source_mac = if one_card {
-            self.back_mac
-        } else {
-            MacAddr([0x52, 0x54, 0, 0, 1, 0x10 + self.number])
-        };
         let client = tcp.source[3] - 100;
         let reply = Tcp {
-            source_mac,
+            source_mac: self.front_mac,
             destination_mac: MacAddr([0x52, 0x54, 0, 0, 0xc, client]),
             source: VIP,
             destination: tcp.source,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::{BASE, accepted, edited};
 use crate::config::snapshot::{
-    Announce, Persistence, PortRange, Ports, Protocol, Role, SchedulerKind, SchedulerOptions,
-    Timeouts, Unmatched,
+    Announce, Attach, AttachKind, OffloadMode, Persistence, PortRange, Ports, Protocol, Role,
+    SchedulerKind, SchedulerOptions, Timeouts, Unmatched,
 };
 
 fn service_with(line: &str) -> std::sync::Arc<crate::config::snapshot::Service> {
@@ -27,9 +27,9 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(snapshot.timeouts, Timeouts::default());
 
     let [front, back] = &snapshot.segments[..] else { panic!("{snapshot:#?}") };
-    assert_eq!((&*front.name, front.role, &*front.tap), ("front", Role::Vip, "vipr-front"));
-    assert_eq!((&*back.name, back.role, &*back.tap), ("back", Role::Backend, "vipr-back"));
-    assert_eq!((front.bridge.as_deref(), front.mtu), (None, None));
+    assert_eq!((&*front.name, front.role, &**front.device()), ("front", Role::Vip, "vipr-front"));
+    assert_eq!((&*back.name, back.role, &**back.device()), ("back", Role::Backend, "vipr-back"));
+    assert_eq!((front.bridge(), front.mtu), (None, None));
     assert_ne!(front.mac, back.mac);
 
     let [service] = &snapshot.services[..] else { panic!("{snapshot:#?}") };
@@ -45,6 +45,20 @@ fn what_is_left_out_has_its_default() {
         (real_server.weight, real_server.upper_threshold, real_server.lower_threshold),
         (1, 0, 0)
     );
+}
+
+#[test]
+fn a_segment_is_attached_by_a_tap_or_to_an_interface() {
+    let front = |lines: &str| accepted(&edited(&[(3, lines)])).segments.remove(0);
+    let tap = front("tap = \"t\"");
+    assert_eq!((tap.attach.kind(), tap.offload), (AttachKind::Tap, OffloadMode::Auto));
+    assert_eq!(front("attach = \"tap\"\ntap = \"t\""), tap);
+    let packet = front("attach = \"packet\"\ninterface = \"eth0\"\noffload = \"off\"");
+    assert_eq!(packet.attach, Attach::Packet { interface: "eth0".into() });
+    assert_eq!((&**packet.device(), packet.bridge()), ("eth0", None));
+    assert_eq!(packet.offload, OffloadMode::Off);
+    let xdp = front("attach = \"xdp\"\ninterface = \"eth0\"");
+    assert_eq!(xdp.attach, Attach::Xdp { interface: "eth0".into() });
 }
 
 #[test]
@@ -87,7 +101,7 @@ fn what_is_written_is_read() {
     assert_eq!(snapshot.timeouts, timeouts);
 
     let front = &snapshot.segments[0];
-    assert_eq!(front.bridge.as_deref(), Some("br0"));
+    assert_eq!(front.bridge().map(|name| &**name), Some("br0"));
     assert_eq!(front.mac.to_string(), "02:00:00:00:01:01");
     assert_eq!(front.mtu, Some(65_521));
     let addresses: Vec<String> = front.addresses.iter().map(ToString::to_string).collect();
@@ -120,10 +134,65 @@ fn ports_are_sorted_and_named_as_they_are_shown() {
         ("ports = \"1-65535\"", vec![range(1, 65_535)], "1-65535"),
     ] {
         let service = service_with(line);
-        assert_eq!(service.ports, Ports::Some(ports), "{line}");
+        assert_eq!(service.first().ports, Ports::Some(ports), "{line}");
         assert_eq!(service.endpoint(), format!("192.0.2.10:{name}/tcp"));
     }
-    assert_eq!(service_with("ports = \"any\"").ports, Ports::Any);
+    assert_eq!(service_with("ports = \"any\"").first().ports, Ports::Any);
+}
+
+#[test]
+fn a_group_is_the_same_however_it_is_written() {
+    let rows = [
+        "\"192.0.2.10:80/tcp\", \"192.0.2.10:443/tcp\", \"192.0.2.10:443/udp\"",
+        "\"192.0.2.10:443/udp\", \"192.0.2.10:443,80/tcp\"",
+        "{ vip = \"192.0.2.10\", protocol = \"udp\", ports = 443 }, \
+         { vip = \"192.0.2.10\", protocol = \"tcp\", ports = [443, 80] }",
+    ];
+    for listen in rows {
+        let text = edited(&[
+            (12, &format!("listen = [{listen}]")),
+            (13, "persistence = { netmask = 24 }"),
+            (14, "expire_quiescent = true\nsloppy_tcp = true"),
+            (15, "one_packet = true"),
+        ]);
+        let service = accepted(&text).services[0].clone();
+        let expected = "192.0.2.10:80,443/tcp + 192.0.2.10:443/udp";
+        assert_eq!(service.endpoint(), expected, "{listen}");
+        assert!(service.one_packet && service.sloppy_tcp && service.expire_quiescent);
+    }
+    // Without a name it is called by all it listens on.
+    let text = edited(&[(12, &format!("listen = [{}]", rows[1])), (13, ""), (14, ""), (15, "")]);
+    assert_eq!(&*accepted(&text).services[0].name, "192.0.2.10:80,443/tcp + 192.0.2.10:443/udp");
+}
+
+#[test]
+fn a_group_may_have_vips_of_both_families() {
+    let listen = "listen = [\"192.0.2.10:80/tcp\", \"[2001:db8::10]:80/tcp\"]";
+    let netmasks = |persistence: &str| {
+        let text = edited(&[(13, listen), (14, persistence), (15, "")]);
+        let service = accepted(&text).services[0].clone();
+        let Persistence { netmask_v4, netmask_v6, .. } = service.persistence.unwrap();
+        (netmask_v4, netmask_v6, service.netmasks().unwrap())
+    };
+    assert_eq!(netmasks("persistence = {}"), (32, 128, "32 /128".to_owned()));
+    let both = "persistence = { netmask = 24, netmask_v6 = 56 }";
+    assert_eq!(netmasks(both), (24, 56, "24 /56".to_owned()));
+}
+
+#[test]
+fn a_quorum_and_a_sorry_server_are_read() {
+    let plain = accepted(super::BASE).services[0].clone();
+    assert_eq!((plain.quorum, plain.quorum_hysteresis, &plain.sorry_server), (1, 0, &None));
+    let text = edited(&[
+        (15, "ports = 80\nquorum = 3\nquorum_hysteresis = 2\nexpire_nodest = true"),
+        (16, "[service.sorry_server]\nname = \"sorry\"\naddress = \"10.0.0.9\"\n"),
+    ]);
+    let service = accepted(&text).services[0].clone();
+    assert_eq!((service.quorum, service.quorum_hysteresis), (3, 2));
+    assert!(service.expire_nodest);
+    let sorry = service.sorry_server.as_ref().unwrap();
+    assert_eq!((&*sorry.name, &*sorry.segment, sorry.weight), ("sorry", "back", 0));
+    assert_eq!(service.real_servers.len(), 1);
 }
 
 #[test]
@@ -140,7 +209,10 @@ fn persistence_has_defaults_and_the_bounds_of_its_family() {
         let vip = format!("vip = \"{vip}\"");
         let line = format!("ports = 80\npersistence = {table}");
         let snapshot = accepted(&edited(&[(13, &vip), (15, &line)]));
-        assert_eq!(snapshot.services[0].persistence, Some(Persistence { timeout, netmask }));
+        let (netmask_v4, netmask_v6) =
+            if vip.contains('.') { (netmask, 128) } else { (32, netmask) };
+        let expected = Persistence { timeout, netmask_v4, netmask_v6 };
+        assert_eq!(snapshot.services[0].persistence, Some(expected));
     }
 }
 
@@ -207,7 +279,7 @@ fn claims_of_unequal_precision_may_overlap() {
 fn one_packet_is_for_datagrams() {
     let text = edited(&[(14, "protocol = \"udp\""), (15, "ports = 53\none_packet = true")]);
     let service = &accepted(&text).services[0];
-    assert_eq!((service.protocol, service.one_packet), (Protocol::Udp, true));
+    assert_eq!((service.first().protocol, service.one_packet), (Protocol::Udp, true));
     assert!(!service_with("ports = 80\none_packet = false").one_packet);
 }
 
@@ -251,7 +323,7 @@ fn addresses_of_both_families_are_accepted() {
         (18, ""),
     ]);
     let service = &accepted(&text).services[0];
-    assert_eq!(service.vip, "2001:db8::10".parse::<IpAddr>().unwrap());
+    assert_eq!(service.first().vip, "2001:db8::10".parse::<IpAddr>().unwrap());
     assert_eq!(&*service.name, "[2001:db8::10]:80/tcp");
     assert_eq!(&*service.real_servers[0].name, "10.0.0.11");
 }

@@ -46,14 +46,6 @@ fn misplaced_keys_and_tables_are_named() {
             &["2:9: `state` is not a path: \"\"", "3:1: unknown key `nam` in [router]"],
         ),
         (
-            &[(2, "role = \"vip\"\nattach = \"tap\"")],
-            &["3:1: `attach` is not supported by this version"],
-        ),
-        (
-            &[(2, "role = \"vip\"\ninterface = \"eth0\"")],
-            &["3:1: `interface` is not supported by this version"],
-        ),
-        (
             &[(2, "role = \"vip\"\nsocket = \"x\"")],
             &["3:1: `socket` is not supported by this version"],
         ),
@@ -71,33 +63,11 @@ fn misplaced_keys_and_tables_are_named() {
         ),
         (&[(2, "role = \"vip\"\nvlan = 7")], &["3:1: `vlan` is not supported by this version"]),
         (
-            &[(2, "role = \"vip\"\noffload = \"auto\"")],
-            &["3:1: `offload` is not supported by this version"],
-        ),
-        (
-            &[(2, "role = \"vip\"\ndefend = \"off\"")],
-            &["3:1: `defend` is not supported by this version"],
-        ),
-        (
             &[(2, "role = \"vip\"\narp_guard = true")],
-            &["3:1: `arp_guard` is not supported by this version"],
+            &["3:13: `arp_guard` on a segment without a bridge"],
         ),
-        (&[(15, "ports = 80\nlisten = []")], &["16:1: `listen` is not supported by this version"]),
-        (&[(15, "ports = 80\nquorum = 1")], &["16:1: `quorum` is not supported by this version"]),
         (&[(15, "ports = 80\non_removal = \"cut\"")], &["16:14: `on_removal` cannot be \"cut\""]),
-        (
-            &[(15, "ports = 80\nexpire_quiescent = true")],
-            &["16:1: `expire_quiescent` is not supported by this version"],
-        ),
-        (
-            &[(15, "ports = 80\nsloppy_tcp = true")],
-            &["16:1: `sloppy_tcp` is not supported by this version"],
-        ),
         (&[(15, "ports = 80\ncheck = {}")], &["16:1: `check` is not supported by this version"]),
-        (
-            &[(15, "ports = 80\nsorry_server = {}")],
-            &["16:1: `sorry_server` is not supported by this version"],
-        ),
         (&[(16, "[service.check]\n")], &["16:10: `check` is not supported by this version"]),
         (
             &[(1, "[segment]\nrole = \"vip\"\n[segment.front]")],
@@ -135,6 +105,44 @@ fn misplaced_keys_and_tables_are_named() {
         (
             &[(1, "[segment]\nx = 3\n[segment.front]")],
             &["2:5: found a whole number where the table [segment.x] belongs"],
+        ),
+    ]);
+}
+
+#[test]
+fn keys_that_do_not_go_with_the_attachment_are_named() {
+    check(&[
+        (&[(3, "tap = \"t\"\nattach = \"tpa\"")], &["4:10: `attach` cannot be \"tpa\""]),
+        (&[(3, "tap = \"t\"\noffload = \"on\"")], &["4:11: `offload` cannot be \"on\""]),
+        (&[(3, "interface = \"eth0\"")], &["3:1: `interface` without `attach`"]),
+        (&[(3, "tap = \"t\"\ninterface = \"eth0\"")], &["4:1: `interface` with attach = \"tap\""]),
+        (
+            &[(3, "attach = \"tap\"\ninterface = \"eth0\"")],
+            &["1:1: [segment.front] without `tap`", "4:1: `interface` with attach = \"tap\""],
+        ),
+        (&[(3, "attach = \"packet\"")], &["1:1: [segment.front] without `interface`"]),
+        (&[(3, "attach = \"xdp\"")], &["1:1: [segment.front] without `interface`"]),
+        (
+            &[(3, "attach = \"packet\"\ninterface = \"eth0\"\ntap = \"t\"\nbridge = \"b\"")],
+            &["5:1: `tap` with attach = \"packet\"", "6:1: `bridge` with attach = \"packet\""],
+        ),
+        (
+            &[(3, "attach = \"packet\"\ninterface = \"eth0/1\"")],
+            &["4:13: `interface` is not a name of a device: \"eth0/1\""],
+        ),
+        (
+            &[
+                (3, "attach = \"packet\"\ninterface = \"eth0\""),
+                (8, "attach = \"xdp\"\ninterface = \"eth0\""),
+            ],
+            &["10:13: interface `eth0` is in use already"],
+        ),
+        (
+            &[
+                (3, "attach = \"packet\"\ninterface = \"eth0\""),
+                (8, "tap = \"t\"\nbridge = \"eth0\""),
+            ],
+            &["10:10: bridge `eth0` is in use already"],
         ),
     ]);
 }
@@ -533,16 +541,14 @@ fn impossible_choices_are_named() {
     check(&[
         (&[(2, "role = \"vips\"")], &["2:8: `role` cannot be \"vips\""]),
         (&[(2, "role = \"client\"")], &["2:8: `role` cannot be \"client\""]),
+        (&[(2, "role = \"vip\"\ndefend = \"attack\"")], &["3:10: `defend` cannot be \"attack\""]),
         (
             &[(1, "[router]\nunmatched = \"deny\"\n[segment.front]")],
             &["2:13: `unmatched` cannot be \"deny\""],
         ),
         (&[(14, "protocol = \"TCP\"")], &["14:12: `protocol` cannot be \"TCP\""]),
         (&[(14, "protocol = \"icmp\"")], &["14:12: `protocol` cannot be \"icmp\""]),
-        (
-            &[(14, "protocol = \"sctp\"")],
-            &["14:12: `protocol` sctp is not supported by this version"],
-        ),
+        (&[(14, "protocol = \"dccp\"")], &["14:12: `protocol` cannot be \"dccp\""]),
         (&[(15, "ports = 80\nscheduler = \"wlcc\"")], &["16:13: `scheduler` cannot be \"wlcc\""]),
         (
             &[(15, "ports = 80\nscheduler = \"random\"")],
@@ -695,7 +701,111 @@ fn clashes_of_services_are_named() {
             &["24:9: two services claim all ports of 192.0.2.10 for tcp"],
         ),
         (&[(15, "ports = 80\none_packet = true")], &["16:14: `one_packet` on a tcp service"]),
+        (&[(15, "ports = 80\nsloppy_sctp = true")], &["16:15: `sloppy_sctp` on a tcp service"]),
+        (
+            &[(14, "protocol = \"udp\"\nsloppy_tcp = true")],
+            &["15:14: `sloppy_tcp` on a udp service"],
+        ),
+        (
+            &[(15, "ports = 80\nexpire_quiescent = true")],
+            &["16:20: `expire_quiescent` without `persistence`"],
+        ),
+        (&[(15, "ports = 80\nquorum = 0")], &["16:10: `quorum` is out of range: 0"]),
+        (
+            &[(15, "ports = 80\nquorum_hysteresis = 1")],
+            &["16:21: `quorum_hysteresis` 1 is not below `quorum` 1"],
+        ),
+        (
+            &[(15, "ports = 80\nquorum = 3\nquorum_hysteresis = 3")],
+            &["17:21: `quorum_hysteresis` 3 is not below `quorum` 3"],
+        ),
+        (
+            &[(15, "ports = 80\npersistence = { netmask_v6 = 64 }")],
+            &["16:30: `netmask_v6` where all VIPs are of one family"],
+        ),
     ]);
+}
+
+#[test]
+fn wrong_groups_are_named() {
+    let group = |listen: &str| edited(&[(13, &format!("listen = [{listen}]")), (14, ""), (15, "")]);
+    let rows: &[(&str, &[&str])] = &[
+        ("", &["13:10: `listen` has 0 elements"]),
+        ("80", &["13:11: `listen` is a whole number"]),
+        (
+            "\"192.0.2.10\"",
+            &["13:11: `listen` is not a VIP with ports and a protocol: \"192.0.2.10\""],
+        ),
+        (
+            "\"2001:db8::1:80/tcp\"",
+            &["13:11: `listen` is not a VIP with ports and a protocol: \"2001:db8::1:80/tcp\""],
+        ),
+        ("\"192.0.2.300:80/tcp\"", &["13:11: `listen` is not an address: \"192.0.2.300\""]),
+        ("\"192.0.2.10:0/tcp\"", &["13:11: `listen` has port 0"]),
+        ("\"192.0.2.10:80/icmp\"", &["13:11: `listen` cannot be \"icmp\""]),
+        ("{ vip = \"192.0.2.10\", ports = 80 }", &["13:11: listen without `protocol`"]),
+        (
+            "\"192.0.2.10:80/tcp\", \"192.0.2.10:80/tcp\"",
+            &["13:32: `listen` has port 80 of 192.0.2.10 for tcp twice"],
+        ),
+        (
+            "\"192.0.2.10:80/tcp\", \"192.0.2.10:70-90/tcp\"",
+            &["13:32: `listen` has port 80 of 192.0.2.10 for tcp twice"],
+        ),
+        (
+            "\"192.0.2.10:any/tcp\", \"192.0.2.10:80/tcp\"",
+            &["13:33: `listen` has ports of 192.0.2.10 for tcp twice"],
+        ),
+        ("\"192.0.2.2:80/tcp\"", &["13:11: VIP 192.0.2.2 is the director's own address"]),
+        ("\"10.0.0.11:80/tcp\"", &["19:11: real server 10.0.0.11 has the address of a VIP"]),
+    ];
+    for (listen, expected) in rows {
+        let text = group(listen);
+        let diagnostics = refused(&text);
+        assert_eq!(listed(&diagnostics), *expected, "\n{text}\n\n{diagnostics}\n");
+    }
+    check(&[(
+        &[(15, "ports = 80\nlisten = [\"192.0.2.11:80/tcp\"]")],
+        &[
+            "13:7: `vip` beside `listen`",
+            "14:12: `protocol` beside `listen`",
+            "15:9: `ports` beside `listen`",
+        ],
+    )]);
+}
+
+#[test]
+fn a_group_claims_all_it_listens_on() {
+    let other = "[[service]]\nvip = \"192.0.2.11\"\nprotocol = \"udp\"\nports = 53\n";
+    let text = edited(&[
+        (13, "listen = [\"192.0.2.10:80/tcp\", \"192.0.2.11:53/udp\"]"),
+        (14, ""),
+        (15, ""),
+        (16, other),
+    ]);
+    let expected = ["19:9: two services claim port 53 of 192.0.2.11 for udp"];
+    assert_eq!(listed(&refused(&text)), expected);
+}
+
+#[test]
+fn wrong_sorry_servers_are_named() {
+    let sorry = |table: &str| edited(&[(16, &format!("[service.sorry_server]\n{table}\n"))]);
+    for (table, expected) in [
+        ("", "16:1: [service.sorry_server] without `address`"),
+        ("address = \"10.0.0.11\"", "17:11: real server 10.0.0.11 is in the service twice"),
+        ("address = \"192.0.2.10\"", "17:11: real server 192.0.2.10 has the address of a VIP"),
+        (
+            "address = \"10.0.0.9\"\nweight = 1",
+            "18:1: unknown key `weight` in [service.sorry_server]",
+        ),
+        (
+            "address = \"10.0.0.9\"\nsegment = \"front\"",
+            "18:11: segment `front` cannot hold real servers",
+        ),
+    ] {
+        let diagnostics = refused(&sorry(table));
+        assert_eq!(listed(&diagnostics), [expected], "{diagnostics}");
+    }
 }
 
 #[test]
@@ -949,7 +1059,7 @@ fn help_names_the_nearest_key_or_where_it_belongs() {
         (&[(2, "role = \"vip\"\nweight = 3")], "`weight` belongs in [[service.real_server]]"),
         (
             &[(2, "role = \"vip\"\nname = \"x\"")],
-            "`name` belongs in [router] or [[service]] or [[service.real_server]]",
+            "`name` belongs in [router] or [[service]] or [service.sorry_server] or [[service.real_server]]",
         ),
         (&[(2, "role = \"vip\"\nfrobnicate = 3")], "remove it"),
         (&[(15, "ports = 80\nscheduler = \"wlcc\"")], "did you mean \"wlc\"?"),
@@ -982,7 +1092,8 @@ fn every_known_key_is_read() {
                 inline @ ("persistence" | "scheduler_options") => {
                     format!("[[service]]\n{inline} = {{ {line} }}")
                 }
-                header if header.starts_with("[[service.") => {
+                "listen" => format!("[[service]]\nlisten = [{{ {line} }}]"),
+                header if header.trim_start_matches('[').starts_with("service.") => {
                     format!("[[service]]\n{header}\n{line}")
                 }
                 header => format!("{header}\n{line}"),

@@ -2,9 +2,8 @@
 //! a range, a range beats any: those may overlap.
 
 use core::net::IpAddr;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::Seen;
 use crate::config::diagnostics::{Mistake, Mistakes, Span};
 use crate::config::document::ServiceSection;
 use crate::config::snapshot::{PortRange, Ports, Protocol};
@@ -13,37 +12,53 @@ use crate::config::snapshot::{PortRange, Ports, Protocol};
 #[derive(Clone, Copy)]
 struct Claim {
     ports: PortRange,
-    /// The `ports` of the service: unlike its VIP, they differ even between services of one line.
+    place: Place,
+}
+
+/// Which service claims, and where: its `ports`, which unlike its VIP differ even between services
+/// of one line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    service: usize,
     span: Span,
 }
 
-/// Reports each pair of services that claim the same.
+/// Reports each pair of services that claim the same. What one service claims twice is said where
+/// its `listen` is joined.
 pub(super) fn check(services: &[ServiceSection], mistakes: &mut Mistakes) {
-    let mut exact = Seen::new();
-    let mut any = Seen::new();
+    let mut exact: HashMap<(IpAddr, Protocol, u16), Place> = HashMap::new();
+    let mut any: HashMap<(IpAddr, Protocol), Place> = HashMap::new();
     let mut ranges: BTreeMap<(IpAddr, Protocol), Vec<Claim>> = BTreeMap::new();
     let mut reported = HashSet::new();
-    for service in services {
-        let (Ok(vip), Ok(protocol), Ok(ports)) = (&service.vip, &service.protocol, &service.ports)
+    let listed = services.iter().enumerate().flat_map(|(service, section)| {
+        section.listen.iter().map(move |endpoint| (service, endpoint))
+    });
+    for (service, endpoint) in listed {
+        let (Ok(vip), Ok(protocol), Ok(ports)) =
+            (&endpoint.vip, &endpoint.protocol, &endpoint.ports)
         else {
             continue;
         };
         let key = (vip.value, protocol.value);
-        let span = ports.span;
+        let place = Place { service, span: ports.span };
         match &ports.value {
             Ports::Any => {
-                if let Some(first) = any.note(key, span) {
-                    report(key, "any", first, span, mistakes);
+                let first = *any.entry(key).or_insert(place);
+                if first.service != service {
+                    report(key, "any", first.span, place.span, mistakes);
                 }
             }
             Ports::Some(listed) => {
                 for ports in listed {
                     if !ports.is_exact() {
-                        ranges.entry(key).or_default().push(Claim { ports: *ports, span });
-                    } else if let Some(first) = exact.note((key, ports.first), span)
-                        && reported.insert((first.start, span.start))
+                        ranges.entry(key).or_default().push(Claim { ports: *ports, place });
+                        continue;
+                    }
+                    let first = *exact.entry((key.0, key.1, ports.first)).or_insert(place);
+                    if first.service != service
+                        && reported.insert((first.span.start, place.span.start))
                     {
-                        report(key, &ports.first.to_string(), first, span, mistakes);
+                        report(key, &ports.first.to_string(), first.span, place.span, mistakes);
                     }
                 }
             }
@@ -57,22 +72,20 @@ pub(super) fn check(services: &[ServiceSection], mistakes: &mut Mistakes) {
 /// Sweeps over the ranges in the order of their first port, comparing each with the one that
 /// reaches furthest so far.
 fn check_ranges(key: (IpAddr, Protocol), mut claims: Vec<Claim>, mistakes: &mut Mistakes) {
-    claims.sort_by_key(|claim| (claim.ports, claim.span.start));
+    claims.sort_by_key(|claim| (claim.ports, claim.place.span.start));
     let mut reported = HashSet::new();
     let mut furthest: Option<Claim> = None;
     for claim in claims {
         if let Some(reaching) = furthest
             && claim.ports.first <= reaching.ports.last
-            && claim.span != reaching.span
+            && claim.place.service != reaching.place.service
         {
             let first = claim.ports.first;
             let last = claim.ports.last.min(reaching.ports.last);
             let shared = Ports::Some(vec![PortRange { first, last }]).to_string();
-            let (earlier, later) = if reaching.span.start < claim.span.start {
-                (reaching.span, claim.span)
-            } else {
-                (claim.span, reaching.span)
-            };
+            let (here, there) = (claim.place.span, reaching.place.span);
+            let (earlier, later) =
+                if there.start < here.start { (there, here) } else { (here, there) };
             if reported.insert((earlier.start, later.start)) {
                 report(key, &shared, earlier, later, mistakes);
             }

@@ -3,6 +3,8 @@
 //! Every check runs on what could be read, so that one mistake does not hide the next.
 
 mod claims;
+mod listen;
+mod options;
 mod placement;
 mod real_servers;
 mod scheduling;

@@ -25,7 +25,8 @@ pub(super) struct RealServers<'d> {
 impl<'d> RealServers<'d> {
     pub fn new(document: &Document, segments: &'d [Segment]) -> RealServers<'d> {
         let mut vips = HashMap::new();
-        for vip in document.services.iter().filter_map(|service| service.vip.ok()) {
+        let listen = document.services.iter().flat_map(|service| &service.listen);
+        for vip in listen.filter_map(|endpoint| endpoint.vip.ok()) {
             vips.entry(vip.value).or_insert(vip.span);
         }
         RealServers {
@@ -45,7 +46,7 @@ impl<'d> RealServers<'d> {
     ) {
         let mut keys = Seen::new();
         let mut names = Seen::new();
-        for (real_server, place) in service.real_servers.iter().zip(places) {
+        for (real_server, place) in service.servers().zip(places) {
             self.check_macs(real_server, mistakes);
             let mut is_new = true;
             if let Ok(address) = real_server.address {

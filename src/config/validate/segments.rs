@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use siphasher::sip::SipHasher13;
 
 use super::Seen;
+use crate::config::attach::Device;
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span};
 use crate::config::document::{Document, SegmentSection};
 use crate::config::section::At;
-use crate::config::snapshot::Segment;
+use crate::config::snapshot::{Defend, Segment};
 use crate::wire::MacAddr;
 
 /// Segments of one router.
@@ -43,6 +44,7 @@ pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Vec
     let mut segments = Vec::with_capacity(sections.len());
     for section in sections {
         check_mtu(section, mistakes);
+        check_guardian(section, mistakes);
         let built = router_name.clone().and_then(|router| build(section, &router, &mut taken));
         match built {
             Ok(segment) => segments.push(segment),
@@ -62,12 +64,13 @@ fn build(section: &SegmentSection, router: &str, taken: &mut HashSet<MacAddr>) -
     Ok(Segment {
         name: section.name.value.clone(),
         role: section.role?.value,
-        tap: section.tap.clone()?.value,
-        bridge: section.bridge.clone()?.map(|at| at.value),
-        uplink: section.uplink.clone()?.map(|at| at.value),
+        attach: section.attachment.attach.clone()?,
+        offload: section.offload?,
         mac,
         mtu: section.mtu?.map(|at| at.value),
         addresses: section.addresses.items.iter().map(|at| at.value).collect(),
+        defend: section.defend?.map_or(Defend::default(), |at| at.value),
+        arp_guard: section.arp_guard?.is_some_and(|at| at.value),
     })
 }
 
@@ -95,17 +98,15 @@ fn derive_mac(router: &str, segment: &str, taken: impl Fn(MacAddr) -> bool) -> M
     }
 }
 
-/// No TAP is used twice, no bridge either, and none is both.
+/// No device is used twice, in whatever part.
 fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
     let mut seen = Seen::new();
     for section in sections {
-        let tap = section.tap.as_ref().ok().map(|at| ("TAP", at));
-        let bridge = section.bridge.as_ref().ok().and_then(|at| at.as_ref());
-        for (kind, device) in tap.into_iter().chain(bridge.map(|at| ("bridge", at))) {
-            let At { value, span } = device;
+        for Device { role: kind, name: At { value, span } } in &section.attachment.devices {
             if let Some(first) = seen.note(value.clone(), *span) {
-                let help = match kind {
+                let help = match *kind {
                     "TAP" => "give each segment a TAP of its own",
+                    "interface" => "one segment with role = \"both\" serves one interface",
                     _ => "one segment with role = \"both\" serves one bridge from one TAP",
                 };
                 let message = format!("{kind} `{value}` is in use already");
@@ -119,17 +120,11 @@ fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
     }
 }
 
-/// A card joins one bridge, and there is one to join.
+/// A card joins one bridge.
 fn check_uplinks(sections: &[SegmentSection], mistakes: &mut Mistakes) {
     let mut seen = Seen::new();
     for section in sections {
-        let Ok(Some(uplink)) = &section.uplink else { continue };
-        if matches!(section.bridge, Ok(None)) {
-            let mistake = Mistake::new(uplink.span, "`uplink` in a segment without a bridge")
-                .expected("expected `bridge` beside it")
-                .help("add the bridge that the card and the TAP meet on: bridge = \"br-vip\"");
-            mistakes.report(mistake);
-        }
+        let Ok(Some(uplink)) = &section.attachment.uplink else { continue };
         if let Some(first) = seen.note(uplink.value.clone(), uplink.span) {
             let message = format!("card `{}` is in use already", uplink.value);
             let mistake = Mistake::new(uplink.span, message)
@@ -182,6 +177,31 @@ fn check_mtu(section: &SegmentSection, mistakes: &mut Mistakes) {
             .expected(format!("expected at least {IPV6_MTU_MIN}"))
             .related(address.span, "the segment has an IPv6 address")
             .help("raise the MTU, or remove the IPv6 address");
+        mistakes.report(mistake);
+    }
+}
+
+/// VIPs are defended where there are any, and guarded where the bridge is at hand.
+fn check_guardian(section: &SegmentSection, mistakes: &mut Mistakes) {
+    let defend = section.defend.ok().flatten().map(|at| ("defend", at.span));
+    let guard = section.arp_guard.ok().flatten().filter(|at| at.value);
+    let keys = defend.into_iter().chain(guard.map(|at| ("arp_guard", at.span)));
+    if let Ok(role) = &section.role
+        && !role.value.has_vips()
+    {
+        for (key, span) in keys {
+            let mistake = Mistake::new(span, format!("`{key}` on a segment without VIPs"))
+                .expected("expected on a segment with the role \"vip\" or \"both\"")
+                .related(role.span, "the role is set here")
+                .help("remove it");
+            mistakes.report(mistake);
+        }
+    } else if let (Some(guard), Ok(None)) = (guard, section.attachment.bridge()) {
+        let mistake = Mistake::new(guard.span, "`arp_guard` on a segment without a bridge")
+            .expected("expected `bridge`, as in bridge = \"br-vip\"")
+            .help(
+                "it is the bridge that keeps others from claiming a VIP: name it, or remove this",
+            );
         mistakes.report(mistake);
     }
 }

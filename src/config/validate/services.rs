@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::placement::Placement;
 use super::real_servers::{RealServers, build_real_server};
-use super::{Seen, claims, scheduling};
+use super::{Seen, claims, listen, options, scheduling};
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
-use crate::config::document::{Document, PersistenceSection, ServiceSection};
+use crate::config::document::{Document, EndpointSection, ServiceSection};
 use crate::config::section::At;
-use crate::config::snapshot::{Persistence, Protocol, Role, Segment, Service, endpoint};
+use crate::config::snapshot::{Endpoint, Protocol, Role, Segment, Service, endpoints};
 use crate::config::values::reserved_in;
 
 /// Services of one router.
@@ -37,11 +37,8 @@ pub(super) fn validate(
     let mut complete = Ok(());
     let mut services = Vec::with_capacity(sections.len());
     for section in sections {
-        let places: Vec<Read<Arc<str>>> = section
-            .real_servers
-            .iter()
-            .map(|real_server| placement.place(real_server, mistakes))
-            .collect();
+        let places: Vec<Read<Arc<str>>> =
+            section.servers().map(|real_server| placement.place(real_server, mistakes)).collect();
         real_servers.check(section, &places, mistakes);
         match build(section, &places, &mut slots, mistakes) {
             Ok(service) => services.push(service),
@@ -58,65 +55,44 @@ fn build(
     mistakes: &mut Mistakes,
 ) -> Read<Service> {
     let scheduling = scheduling::build(section, slots, mistakes);
-    let persistence = build_persistence(section, mistakes);
-    let one_packet = build_one_packet(section, mistakes);
-    let real_servers: Vec<_> = section
-        .real_servers
-        .iter()
+    let listen = listen::join(section, mistakes);
+    let persistence = options::persistence(section, mistakes);
+    let mut switch = |key, value, protocol, why| {
+        options::of_protocol(section, key, value, protocol, why, mistakes)
+    };
+    let why = "only datagrams can be scheduled one by one";
+    let one_packet = switch("one_packet", section.one_packet, Protocol::Udp, why);
+    let why = "only TCP has a segment that opens a connection";
+    let sloppy_tcp = switch("sloppy_tcp", section.sloppy_tcp, Protocol::Tcp, why);
+    let why = "only SCTP has an INIT";
+    let sloppy_sctp = switch("sloppy_sctp", section.sloppy_sctp, Protocol::Sctp, why);
+    let expire_quiescent = options::expire_quiescent(section, mistakes);
+    let quorum = options::quorum(section, mistakes);
+    let mut servers: Vec<_> = section
+        .servers()
         .zip(places)
-        .map(|(real_server, place)| build_real_server(real_server, place, mistakes))
+        .map(|(server, place)| build_real_server(server, place, mistakes))
         .collect();
+    let sorry_server = section.sorry_server.as_ref().and_then(|_| servers.pop()).transpose();
     section.complete?;
+    let (quorum, quorum_hysteresis) = quorum?;
     Ok(Service {
         name: effective_name(section)?,
-        vip: section.vip?.value,
-        protocol: section.protocol?.value,
-        ports: section.ports.clone()?.value,
+        listen: listen?,
         scheduler: scheduling?.0,
         scheduler_options: scheduling?.1,
         persistence: persistence?,
         one_packet: one_packet?,
+        sloppy_tcp: sloppy_tcp?,
+        sloppy_sctp: sloppy_sctp?,
+        expire_quiescent: expire_quiescent?,
+        expire_nodest: section.expire_nodest?,
+        quorum,
+        quorum_hysteresis,
+        sorry_server: sorry_server?,
         on_removal: section.on_removal?,
-        real_servers: real_servers.into_iter().collect::<Read<Vec<_>>>()?,
+        real_servers: servers.into_iter().collect::<Read<Vec<_>>>()?,
     })
-}
-
-fn build_persistence(
-    section: &ServiceSection,
-    mistakes: &mut Mistakes,
-) -> Read<Option<Persistence>> {
-    let Some(PersistenceSection { timeout, netmask }) = section.persistence? else {
-        return Ok(None);
-    };
-    let (vip, netmask) = (section.vip?.value, netmask?);
-    let longest = if vip.is_ipv4() { 32 } else { 128 };
-    let netmask = match netmask {
-        None => longest,
-        Some(At { value, span }) => match u8::try_from(value) {
-            Ok(netmask) if netmask <= longest => netmask,
-            _ => {
-                let mistake = Mistake::new(span, format!("`netmask` is out of range: {value}"))
-                    .expected(format!("expected a prefix length from 1 to {longest}"))
-                    .help("clients have addresses of the VIP's family");
-                return Err(mistakes.report(mistake));
-            }
-        },
-    };
-    Ok(Some(Persistence { timeout: timeout?, netmask }))
-}
-
-fn build_one_packet(section: &ServiceSection, mistakes: &mut Mistakes) -> Read<bool> {
-    let Some(one_packet) = section.one_packet? else { return Ok(false) };
-    let protocol = section.protocol?;
-    if one_packet.value && protocol.value != Protocol::Udp {
-        let message = format!("`one_packet` on a {} service", protocol.value);
-        let mistake = Mistake::new(one_packet.span, message)
-            .expected("only datagrams can be scheduled one by one")
-            .related(protocol.span, "the protocol")
-            .help("remove it, or make it a udp service");
-        return Err(mistakes.report(mistake));
-    }
-    Ok(one_packet.value)
 }
 
 fn check_count(sections: &[ServiceSection], mistakes: &mut Mistakes) -> Read<()> {
@@ -126,7 +102,7 @@ fn check_count(sections: &[ServiceSection], mistakes: &mut Mistakes) -> Read<()>
             .help("join services of one VIP: `ports` takes lists and ranges");
         return Err(mistakes.report(mistake));
     }
-    let mut real_servers = sections.iter().flat_map(|section| &section.real_servers);
+    let mut real_servers = sections.iter().flat_map(ServiceSection::servers);
     if let Some(extra) = real_servers.nth(REAL_SERVERS_MAX) {
         let count = REAL_SERVERS_MAX + 1 + real_servers.count();
         let mistake = Mistake::new(extra.header, format!("{count} real servers"))
@@ -157,7 +133,8 @@ fn check_vip_segment(document: &Document, mistakes: &mut Mistakes) {
 /// A VIP is neither the director's own address nor one that its networks reserve.
 fn check_vips(document: &Document, mistakes: &mut Mistakes) {
     let own = OwnAddresses::new(document);
-    for vip in document.services.iter().filter_map(|service| service.vip.ok()) {
+    let listen = document.services.iter().flat_map(|service| &service.listen);
+    for vip in listen.filter_map(|endpoint| endpoint.vip.ok()) {
         own.check(vip, "VIP", mistakes);
     }
 }
@@ -225,13 +202,23 @@ fn check_names(sections: &[ServiceSection], mistakes: &mut Mistakes) {
     }
 }
 
-/// The configured name, or `VIP:port/protocol`.
+/// The configured name, or `VIP:port/protocol`, of a group all of them.
 fn effective_name(section: &ServiceSection) -> Read<Arc<str>> {
     match section.name.clone()? {
         Some(name) => Ok(name.value),
         None => {
-            let (vip, protocol) = (section.vip?.value, section.protocol?.value);
-            Ok(endpoint(vip, &section.ports.clone()?.value, protocol).into())
+            section.listen_complete?;
+            let endpoint = |endpoint: &EndpointSection| {
+                Ok(Endpoint {
+                    vip: endpoint.vip?.value,
+                    protocol: endpoint.protocol?.value,
+                    ports: endpoint.ports.clone()?.value,
+                })
+            };
+            let listen: Read<Vec<Endpoint>> = section.listen.iter().map(endpoint).collect();
+            let mut listen = listen?;
+            listen.sort_unstable();
+            Ok(endpoints(&listen).into())
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod index;
 mod links;
+mod sctp;
 mod state;
 mod wheel;
 
@@ -20,6 +21,7 @@ use slab::Slab;
 pub use self::index::FlowHash;
 use self::index::Index;
 use self::links::{CLASS, List, NIL, Node};
+pub use self::sctp::SctpEvent;
 pub use self::state::{ConnectionState, TcpEvent};
 use self::wheel::{Wheel, WheelSlot};
 use super::flow::FlowKey;
@@ -44,10 +46,10 @@ impl ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Eviction {
-    /// Half-open TCP, and a flow of other protocols with a single packet so far: nobody may be
-    /// behind its source address. The first to go, oldest first.
+    /// Half-open TCP or SCTP, and a flow without a handshake that had a single packet so far:
+    /// nobody may be behind its source address. The first to go, oldest first.
     HalfOpen,
-    /// Closing or closed TCP: next.
+    /// Closing or closed TCP or SCTP: next.
     Closing,
     /// A persistence template: last, as it only says where future connections go.
     Template,
@@ -85,8 +87,8 @@ impl Connection {
         self.deadline
     }
 
-    /// Whether it had as many packets as it takes to believe that there is a client: two, of
-    /// protocols without a handshake.
+    /// Whether it had as many packets as it takes to believe that there is a client: two, where
+    /// there was no handshake.
     pub fn is_proven(&self) -> bool {
         self.class == self.state.eviction()
     }

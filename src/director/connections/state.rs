@@ -2,7 +2,7 @@
 //!
 //! In direct routing the real server answers the client past the director. IPVS has a table of
 //! transitions for that case (the input-only direction of `ip_vs_proto_tcp.c`); these are the
-//! same. Not known here: what the timeouts are set to, and who counts connections.
+//! same. Those of SCTP are in [`super::sctp`]. Not known here: what the timeouts are set to, and who counts connections.
 
 use core::time::Duration;
 
@@ -31,6 +31,21 @@ pub enum ConnectionState {
     Udp,
     /// A persistence template: no connection, but remembered where one would go.
     Template,
+    // From here on those of SCTP: `sctp` goes by their order.
+    SctpNone,
+    SctpInit1,
+    SctpInit,
+    SctpCookieSent,
+    SctpCookieReplied,
+    SctpCookieWait,
+    SctpCookie,
+    SctpCookieEchoed,
+    SctpEstablished,
+    SctpShutdownSent,
+    SctpShutdownReceived,
+    SctpShutdownAckSent,
+    SctpRejected,
+    SctpClosed,
 }
 
 /// The class of a TCP segment, by precedence.
@@ -114,6 +129,20 @@ impl ConnectionState {
             ConnectionState::Synack => timeouts.tcp_synack,
             ConnectionState::Udp => timeouts.udp,
             ConnectionState::Template => Duration::ZERO,
+            ConnectionState::SctpNone => timeouts.sctp_none,
+            ConnectionState::SctpInit1 => timeouts.sctp_init1,
+            ConnectionState::SctpInit => timeouts.sctp_init,
+            ConnectionState::SctpCookieSent => timeouts.sctp_cookie_sent,
+            ConnectionState::SctpCookieReplied => timeouts.sctp_cookie_replied,
+            ConnectionState::SctpCookieWait => timeouts.sctp_cookie_wait,
+            ConnectionState::SctpCookie => timeouts.sctp_cookie,
+            ConnectionState::SctpCookieEchoed => timeouts.sctp_cookie_echoed,
+            ConnectionState::SctpEstablished => timeouts.sctp_established,
+            ConnectionState::SctpShutdownSent => timeouts.sctp_shutdown_sent,
+            ConnectionState::SctpShutdownReceived => timeouts.sctp_shutdown_received,
+            ConnectionState::SctpShutdownAckSent => timeouts.sctp_shutdown_ack_sent,
+            ConnectionState::SctpRejected => timeouts.sctp_rejected,
+            ConnectionState::SctpClosed => timeouts.sctp_closed,
         }
     }
 
@@ -121,7 +150,8 @@ impl ConnectionState {
     pub const fn fits(self, protocol: Protocol) -> bool {
         match self {
             ConnectionState::Template => true,
-            ConnectionState::Udp => matches!(protocol, Protocol::Udp | Protocol::Sctp),
+            ConnectionState::Udp => matches!(protocol, Protocol::Udp),
+            _ if self.is_sctp() => matches!(protocol, Protocol::Sctp),
             _ => matches!(protocol, Protocol::Tcp),
         }
     }
@@ -135,16 +165,30 @@ impl ConnectionState {
                 | ConnectionState::SynSent
                 | ConnectionState::SynRecv
                 | ConnectionState::Synack
+                | ConnectionState::SctpEstablished
         )
     }
 
     /// Whether a SYN may start over in its place: closing, as far as one side shows (IPVS's
-    /// `conn_reuse_mode` 2 and one-sided flows: FIN_WAIT, TIME_WAIT, CLOSE).
+    /// `conn_reuse_mode` 2 and one-sided flows: FIN_WAIT, TIME_WAIT, CLOSE). Of SCTP, whether an
+    /// INIT may.
     #[inline]
     pub const fn is_reusable(self) -> bool {
         matches!(
             self,
-            ConnectionState::FinWait | ConnectionState::TimeWait | ConnectionState::Close
+            ConnectionState::FinWait
+                | ConnectionState::TimeWait
+                | ConnectionState::Close
+                | ConnectionState::SctpClosed
+        )
+    }
+
+    /// Whether the client has done nothing but ask for a connection: another real server would do
+    /// as well.
+    pub const fn is_opening(self) -> bool {
+        matches!(
+            self,
+            ConnectionState::SynRecv | ConnectionState::SctpInit1 | ConnectionState::SctpInit
         )
     }
 
@@ -155,24 +199,41 @@ impl ConnectionState {
             ConnectionState::None
             | ConnectionState::SynSent
             | ConnectionState::SynRecv
-            | ConnectionState::Synack => Eviction::HalfOpen,
+            | ConnectionState::Synack
+            | ConnectionState::SctpNone
+            | ConnectionState::SctpInit1
+            | ConnectionState::SctpInit
+            | ConnectionState::SctpCookieSent
+            | ConnectionState::SctpCookieReplied
+            | ConnectionState::SctpCookieWait
+            | ConnectionState::SctpCookie
+            | ConnectionState::SctpCookieEchoed => Eviction::HalfOpen,
             ConnectionState::FinWait
             | ConnectionState::TimeWait
             | ConnectionState::Close
             | ConnectionState::CloseWait
-            | ConnectionState::LastAck => Eviction::Closing,
+            | ConnectionState::LastAck
+            | ConnectionState::SctpShutdownSent
+            | ConnectionState::SctpShutdownReceived
+            | ConnectionState::SctpShutdownAckSent
+            | ConnectionState::SctpRejected
+            | ConnectionState::SctpClosed => Eviction::Closing,
             ConnectionState::Template => Eviction::Template,
-            ConnectionState::Established | ConnectionState::Listen | ConnectionState::Udp => {
-                Eviction::Kept
-            }
+            ConnectionState::Established
+            | ConnectionState::Listen
+            | ConnectionState::Udp
+            | ConnectionState::SctpEstablished => Eviction::Kept,
         }
     }
 
-    /// The same of a connection that has had one packet only. Other protocols have no handshake
-    /// that would show the client to be there: a second packet must do.
+    /// The same of a connection that has had one packet only. Without a handshake (other
+    /// protocols; a connection met in its middle) nothing shows the client to be there: a second
+    /// packet must do.
     pub const fn eviction_at_first(self) -> Eviction {
         match self {
-            ConnectionState::Udp => Eviction::HalfOpen,
+            ConnectionState::Udp
+            | ConnectionState::Established
+            | ConnectionState::SctpEstablished => Eviction::HalfOpen,
             other => other.eviction(),
         }
     }
@@ -191,8 +252,8 @@ impl ConnectionState {
     pub const fn name(self) -> &'static str {
         match self {
             // IPVS has no state of its own for templates.
-            ConnectionState::None | ConnectionState::Template => "NONE",
-            ConnectionState::Established => "ESTABLISHED",
+            ConnectionState::None | ConnectionState::Template | ConnectionState::SctpNone => "NONE",
+            ConnectionState::Established | ConnectionState::SctpEstablished => "ESTABLISHED",
             ConnectionState::SynSent => "SYN_SENT",
             ConnectionState::SynRecv => "SYN_RECV",
             ConnectionState::FinWait => "FIN_WAIT",
@@ -203,6 +264,18 @@ impl ConnectionState {
             ConnectionState::Listen => "LISTEN",
             ConnectionState::Synack => "SYNACK",
             ConnectionState::Udp => "UDP",
+            ConnectionState::SctpInit1 => "INIT1",
+            ConnectionState::SctpInit => "INIT",
+            ConnectionState::SctpCookieSent => "C-SENT",
+            ConnectionState::SctpCookieReplied => "C-REPLIED",
+            ConnectionState::SctpCookieWait => "C-WAIT",
+            ConnectionState::SctpCookie => "COOKIE",
+            ConnectionState::SctpCookieEchoed => "C-ECHOED",
+            ConnectionState::SctpShutdownSent => "S-SENT",
+            ConnectionState::SctpShutdownReceived => "S-RECEIVED",
+            ConnectionState::SctpShutdownAckSent => "S-ACK-SENT",
+            ConnectionState::SctpRejected => "REJECTED",
+            ConnectionState::SctpClosed => "CLOSED",
         }
     }
 
@@ -216,7 +289,7 @@ mod tests {
     use super::ConnectionState::*;
     use super::*;
 
-    const ALL: [ConnectionState; 13] = [
+    const ALL: [ConnectionState; 27] = [
         None,
         Established,
         SynSent,
@@ -230,6 +303,20 @@ mod tests {
         Synack,
         Udp,
         Template,
+        SctpNone,
+        SctpInit1,
+        SctpInit,
+        SctpCookieSent,
+        SctpCookieReplied,
+        SctpCookieWait,
+        SctpCookie,
+        SctpCookieEchoed,
+        SctpEstablished,
+        SctpShutdownSent,
+        SctpShutdownReceived,
+        SctpShutdownAckSent,
+        SctpRejected,
+        SctpClosed,
     ];
 
     #[test]
@@ -250,7 +337,11 @@ mod tests {
             (Udp, [Udp; 5]),
             (Template, [Template; 5]),
         ];
-        assert_eq!(rows.map(|(state, _)| state), ALL, "a row for every state");
+        let (ours, sctp) = ALL.split_at(rows.len());
+        assert_eq!(rows.map(|(state, _)| state), ours, "a row for every state but SCTP's");
+        for state in sctp {
+            assert_eq!(state.after(TcpEvent::Syn), *state);
+        }
         let events = [TcpEvent::Syn, TcpEvent::Fin, TcpEvent::Ack, TcpEvent::Rst, TcpEvent::Other];
         for (state, after) in rows {
             assert_eq!(events.map(|event| state.after(event)), after, "from {state:?}");
@@ -296,6 +387,20 @@ mod tests {
             (Synack, 120, true, false, HalfOpen, "SYNACK"),
             (Udp, 300, false, false, Kept, "UDP"),
             (Template, 0, false, false, Eviction::Template, "NONE"),
+            (SctpNone, 2, false, false, HalfOpen, "NONE"),
+            (SctpInit1, 4, false, false, HalfOpen, "INIT1"),
+            (SctpInit, 61, false, false, HalfOpen, "INIT"),
+            (SctpCookieSent, 61, false, false, HalfOpen, "C-SENT"),
+            (SctpCookieReplied, 61, false, false, HalfOpen, "C-REPLIED"),
+            (SctpCookieWait, 61, false, false, HalfOpen, "C-WAIT"),
+            (SctpCookie, 61, false, false, HalfOpen, "COOKIE"),
+            (SctpCookieEchoed, 61, false, false, HalfOpen, "C-ECHOED"),
+            (SctpEstablished, 900, true, false, Kept, "ESTABLISHED"),
+            (SctpShutdownSent, 61, false, false, Closing, "S-SENT"),
+            (SctpShutdownReceived, 61, false, false, Closing, "S-RECEIVED"),
+            (SctpShutdownAckSent, 61, false, false, Closing, "S-ACK-SENT"),
+            (SctpRejected, 4, false, false, Closing, "REJECTED"),
+            (SctpClosed, 61, false, true, Closing, "CLOSED"),
         ];
         assert_eq!(rows.map(|row| row.0), ALL, "a row for every state");
         let timeouts = Timeouts::default();
@@ -304,7 +409,8 @@ mod tests {
             assert_eq!(state.is_active(), active, "{state:?}");
             assert_eq!(state.is_reusable(), reusable, "{state:?}");
             assert_eq!(state.eviction(), eviction, "{state:?}");
-            let at_first = if state == Udp { HalfOpen } else { eviction };
+            let alone = matches!(state, Udp | Established | SctpEstablished);
+            let at_first = if alone { HalfOpen } else { eviction };
             assert_eq!(state.eviction_at_first(), at_first, "{state:?}");
             assert_eq!(state.displaces().contains(&HalfOpen), state != Template, "{state:?}");
             assert!(!state.displaces().contains(&Kept), "{state:?}");
@@ -312,7 +418,8 @@ mod tests {
             let fits = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|of| state.fits(of));
             let expected = match state {
                 Template => [true, true, true],
-                Udp => [false, true, true],
+                Udp => [false, true, false],
+                _ if state.is_sctp() => [false, false, true],
                 _ => [true, false, false],
             };
             assert_eq!(fits, expected, "{state:?}");

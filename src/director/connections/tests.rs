@@ -68,6 +68,9 @@ fn a_full_table_refuses_until_the_oldest_in_reach_is_evicted() {
         .collect::<Vec<_>>();
     let refused = table.insert(key(9), DestinationId::NOWHERE, Udp, at(9));
     assert_eq!((refused, table.find(&key(9)), table.len()), (Err(TableFull), None, 5));
+    // A second packet: only then is it believed.
+    assert_eq!(table.oldest(Eviction::HalfOpen), Some(ids[0]));
+    table.update(ids[0], Established, at(90));
 
     // Out of a class and back into it: now the youngest there.
     table.update(ids[1], Established, at(90));

@@ -37,7 +37,7 @@ use self::rr::RoundRobin;
 use self::twos::Twos;
 use self::wrr::WeightedRoundRobin;
 use super::Instant;
-use crate::config::snapshot::{Ports, SchedulerKind, Service};
+use crate::config::snapshot::{Endpoint, Ports, SchedulerKind, Service};
 
 /// What a scheduler sees of a real server, in the order of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,14 +214,12 @@ impl Scheduler {
 }
 
 /// The port that IPVS would have for the real servers of a service, whose ports direct routing
-/// does not change: the service's only one, else 0.
+/// does not change: the service's only one, else 0 (as with a firewall mark).
 fn real_server_port(service: &Service) -> u16 {
-    match &service.ports {
-        Ports::Some(ranges) => match &ranges[..] {
-            [only] if only.is_exact() => only.first,
-            _ => 0,
-        },
-        Ports::Any => 0,
+    let [Endpoint { ports: Ports::Some(ranges), .. }] = &*service.listen else { return 0 };
+    match &ranges[..] {
+        [only] if only.is_exact() => only.first,
+        _ => 0,
     }
 }
 

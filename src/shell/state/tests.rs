@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config;
-use crate::config::snapshot::{PortRange, Ports, Protocol};
+use crate::config::snapshot::{Endpoint, PortRange, Ports, Protocol};
 use crate::director::state::{ConnectionRecord, RealServerRecord};
 use crate::director::{Action, Limits};
 use crate::wire::Frame;
@@ -137,9 +137,9 @@ fn a_file_that_is_refused_is_kept_and_never_tried_again() {
         (|path| fs::write(path, "").unwrap(), 0, "it is no state file of vipr"),
         (|path| fs::write(path, "[router]\n").unwrap(), 0, "it is no state file of vipr"),
         (
-            |path| fs::write(path, b"vipr st\n\x02\0\0\0rest of it: 24 bytes more").unwrap(),
+            |path| fs::write(path, b"vipr st\n\x01\0\0\0rest of it: 24 bytes more").unwrap(),
             0,
-            "it has format 2, and this vipr reads format 1",
+            "it has format 1, and this vipr reads format 2",
         ),
         (|_| (), 121, "it was left 2m1s ago, and state_max_age is 2m"),
         (|_| (), u64::MAX, "it was left 2m1s from now: the clock was wrong then, or is now"),
@@ -237,9 +237,11 @@ fn a_million_connections_are_left_and_taken_up() {
     let mut full = director();
     let mut import = full.import(NOW, Duration::ZERO);
     import.take(Record::RealServer(RealServerRecord {
-        vip: [192, 0, 2, 10].into(),
-        protocol: Protocol::Tcp,
-        ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        listen: vec![Endpoint {
+            vip: [192, 0, 2, 10].into(),
+            protocol: Protocol::Tcp,
+            ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        }],
         address: [10, 0, 0, 11].into(),
         segment: "lan".to_owned(),
         weight_override: None,
@@ -247,6 +249,7 @@ fn a_million_connections_are_left_and_taken_up() {
     for number in 0..MANY {
         import.take(Record::Connection(ConnectionRecord {
             real_server: 0,
+            endpoint: 0,
             client: (0x0a00_0000 + number / 16).to_be_bytes().into(),
             client_port: 32_768 + (number % 16) as u16,
             virtual_port: 80,

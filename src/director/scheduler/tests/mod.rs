@@ -6,9 +6,10 @@ mod properties;
 
 use core::net::Ipv4Addr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::*;
-use crate::config::snapshot::{OnRemoval, PortRange, Protocol, SchedulerOptions};
+use crate::config::snapshot::{Endpoint, OnRemoval, PortRange, Protocol, SchedulerOptions};
 use crate::director::arena::Arena;
 use crate::director::services::DestinationId;
 
@@ -104,13 +105,22 @@ impl Farm {
 fn service(kind: SchedulerKind, options: SchedulerOptions) -> Service {
     Service {
         name: "web".into(),
-        vip: KEY.vip,
-        protocol: Protocol::Tcp,
-        ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        listen: Arc::new([Endpoint {
+            vip: KEY.vip,
+            protocol: Protocol::Tcp,
+            ports: Ports::Some(vec![PortRange { first: 80, last: 80 }]),
+        }]),
         scheduler: kind,
         scheduler_options: options,
         persistence: None,
         one_packet: false,
+        sloppy_tcp: false,
+        sloppy_sctp: false,
+        expire_quiescent: false,
+        expire_nodest: false,
+        quorum: 1,
+        quorum_hysteresis: 0,
+        sorry_server: None,
         on_removal: OnRemoval::Drain,
         real_servers: Vec::new(),
     }

@@ -1,127 +1,17 @@
-//! TAP ports on real devices. Each test runs itself again in network and mount namespaces of its
-//! own (unshare(1)), so that it needs no clean-up and disturbs nobody; what is true of the
-//! devices is asked of ip(8), not of the code under test.
+//! TAP ports.
 
-use std::env;
 use std::fs;
-use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tun_tap::{Iface, Mode};
 use vipr::port::bridge_netfilter::{self, Cause};
 use vipr::port::{Batch, Fault, OpenError, Port, Readiness, TapConfig, TapPort};
 use vipr::wire::Offload;
 
-/// Says to a test that it is inside its namespaces.
-const INSIDE: &str = "VIPR_PORT_TEST_INSIDE";
-
-/// Runs `body` in fresh namespaces, under the name of the calling test.
-fn in_namespace(test: &str, body: fn()) {
-    in_namespace_with(&[], test, body);
-}
-
-/// The same, by way of another command.
-fn in_namespace_with(wrapper: &[&str], test: &str, body: fn()) {
-    if env::var_os(INSIDE).is_some() {
-        return body();
-    }
-    let mut unshare = vec!["--net", "--mount"];
-    if !rustix::process::geteuid().is_root() {
-        unshare.push("--map-root-user");
-    }
-    let probe = Command::new("unshare").args(&unshare).args(["ip", "link"]).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        return skip(test, "unshare(1) may not make namespaces here, or ip(8) is missing");
-    }
-    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
-        return skip(test, &format!("/dev/net/tun: {error}"));
-    }
-    let output = Command::new("unshare")
-        .args(&unshare)
-        .args(wrapper)
-        .arg(env::current_exe().expect("a test knows its file"))
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        // Where nft and iptables are, which an ordinary user's shell does not look into.
-        .env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()))
-        .output()
-        .expect("unshare runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    errors.lines().filter(|line| line.starts_with("SKIPPED")).for_each(say);
-    assert!(output.status.success(), "{text}{errors}");
-    assert!(text.contains("1 passed"), "the name of the test is wrong: {text}");
-}
-
-fn skip(test: &str, why: &str) {
-    say(&format!("SKIPPED: {test}: {why}"));
-}
-
-/// Says it even if the test passes, when the harness swallows what `println!` says.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// A test in namespaces of its own.
-macro_rules! namespaced {
-    (fn $name:ident() $body:block) => {
-        #[test]
-        fn $name() {
-            in_namespace(stringify!($name), || $body);
-        }
-    };
-}
-
-/// Runs a command that must succeed.
-fn run(line: &str) {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap()).args(words).output().expect(line);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// What ip(8) says of a device.
-fn device(name: &str) -> Option<Value> {
-    let output =
-        Command::new("ip").args(["-json", "-details", "link", "show", name]).output().unwrap();
-    let all: Value = serde_json::from_slice(&output.stdout).ok()?;
-    all.get(0).cloned()
-}
-
-fn field<'a>(device: &'a Value, name: &str) -> Option<&'a str> {
-    device.get(name)?.as_str()
-}
-
-fn is_up(name: &str) -> bool {
-    device(name)
-        .is_some_and(|device| device["flags"].as_array().unwrap().iter().any(|flag| flag == "UP"))
-}
-
-fn master(name: &str) -> Option<String> {
-    field(&device(name)?, "master").map(str::to_owned)
-}
-
-fn mtu(name: &str) -> u64 {
-    device(name).unwrap()["mtu"].as_u64().unwrap()
-}
-
-fn disable_ipv6(name: &str) -> String {
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    fs::read_to_string(path).unwrap().trim().to_owned()
-}
-
-/// Names of all devices but loopback.
-fn devices() -> Vec<String> {
-    let output = Command::new("ip").args(["-json", "link"]).output().unwrap();
-    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-    all.iter()
-        .map(|device| field(device, "ifname").unwrap().to_owned())
-        .filter(|name| name != "lo")
-        .collect()
-}
+use super::support::*;
 
 fn open(tap: &str, bridge: Option<&str>, mtu: Option<u16>) -> Result<TapPort, OpenError> {
     TapPort::open(&TapConfig { tap, bridge, uplink: None, mtu })
@@ -135,37 +25,6 @@ fn refused(tap: &str, bridge: Option<&str>, mtu: Option<u16>) -> OpenError {
     assert!(!line.contains('\n') && line.contains(": "), "{line}");
     assert_eq!(devices(), before, "after: {line}");
     error
-}
-
-/// A frame that no kernel has an interest in (an EtherType for experiments), with a mark.
-fn frame(mark: u32, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    bytes[..6].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x0b]);
-    bytes[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x0a]);
-    bytes[12..14].copy_from_slice(&[0x88, 0xb5]);
-    bytes[14..18].copy_from_slice(&mark.to_be_bytes());
-    bytes
-}
-
-fn mark(bytes: &[u8]) -> Option<u32> {
-    let body = bytes.get(12..18)?.strip_prefix(&[0x88, 0xb5])?;
-    body.try_into().ok().map(u32::from_be_bytes)
-}
-
-/// Marks of the frames that arrive until there are `count` of them, or two seconds passed.
-fn receive_marks(port: &mut TapPort, count: usize) -> Vec<u32> {
-    let mut batch = Batch::new(64);
-    let mut marks = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while marks.len() < count && Instant::now() < deadline {
-        batch.clear();
-        let readiness = port.receive(&mut batch).unwrap();
-        marks.extend((0..batch.len()).filter_map(|index| mark(batch.frame(index).bytes)));
-        if readiness == Readiness::Drained {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-    marks
 }
 
 /// Another station: a TAP of the test's own, a port of `bridge`.
@@ -520,7 +379,7 @@ fn segments_tcp(name: &str) -> bool {
 #[test]
 fn without_the_privilege_it_says_which() {
     let without = ["setpriv", "--bounding-set=-net_admin"];
-    in_namespace_with(&without, "without_the_privilege_it_says_which", || {
+    in_namespace_with(&without, "tap::without_the_privilege_it_says_which", || {
         let error = refused("t0", Some("b0"), None);
         assert!(matches!(error, OpenError::NotPermitted { .. }), "{error}");
         assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");

@@ -1,0 +1,95 @@
+//! Good frames and good configurations: what fuzzing starts from and damages.
+
+use etherparse::ArpOperation;
+use vipr::wire::MacAddr;
+
+use crate::harness::frames::{
+    FrameBuilder, arp, arp_reply, arp_request, from_client, icmp_error, ip_payload, ping, tcp, udp,
+};
+use crate::harness::{
+    BACK_DIP, BACK_MAC, CLIENT, CLIENT_MAC, FRONT_MAC, RS1, RS1_MAC, RS2, RS2_MAC, SEGMENTS, VIP,
+};
+
+/// A configuration with everything that decides about frames, and variations of it.
+pub fn configurations() -> Vec<String> {
+    let router = "[router]\nconnections_max = 8\n";
+    let service = |name: &str, protocol: &str, ports: &str, more: &str| {
+        let real_server = |last: u8, mac: &str, weight: u8| {
+            format!(
+                "[[service.real_server]]\nname = \"rs{last}\"\naddress = \"10.0.0.1{last}\"\n\
+                 {mac}\nweight = {weight}\n"
+            )
+        };
+        format!(
+            "[[service]]\nname = \"{name}\"\nvip = \"192.0.2.10\"\nprotocol = \"{protocol}\"\n\
+             ports = {ports}\n{more}\n{}{}",
+            real_server(1, "mac = \"52:54:00:00:00:11\"", 2),
+            real_server(2, "", 1)
+        )
+    };
+    let full = [
+        service("s0", "tcp", "80", "scheduler = \"wrr\""),
+        service("s1", "tcp", "[81, \"8000-8099\"]", "persistence = { timeout = \"1m\" }"),
+        service("s2", "udp", "53", "scheduler = \"sh\""),
+        service("s3", "udp", "54", "one_packet = true\non_removal = \"reset\""),
+    ];
+    let with = |services: &[String]| format!("{router}{SEGMENTS}{}", services.concat());
+    let one_armed = SEGMENTS.replacen("\"vip\"", "\"both\"", 1);
+    vec![
+        with(&full),
+        with(&full[..1]),
+        with(&[full[2].replace("weight = 2", "weight = 0"), full[3].clone()]),
+        format!(
+            "{router}unmatched = \"drop\"\n{one_armed}{}",
+            full[1].replace("weight", "segment = \"back\"\nweight",)
+        ),
+        with(&[]),
+    ]
+}
+
+/// Frames of every kind that the director tells apart.
+pub fn all() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for port in [40_000, 40_001] {
+        for flags in ["S", "A", "PA", "FA", "R", "SA", ""] {
+            all.push(tcp(port, flags).bytes());
+        }
+        all.push(udp(port, 53, b"query"));
+        all.push(udp(port, 54, b"query"));
+    }
+    for destination_port in [81, 8000, 9] {
+        let mut other = tcp(40_000, "S");
+        other.destination_port = destination_port;
+        all.push(other.bytes());
+    }
+    all.push(ping(VIP, b"hello"));
+    let reply = FrameBuilder::new((RS1_MAC, VIP), (CLIENT_MAC, CLIENT)).tcp(80, 40_000, "A", &[]);
+    for (kind, code) in [(3, 4), (11, 0), (5, 0)] {
+        all.push(icmp_error(kind, code, [0, 0, 5, 0], &ip_payload_with_header(&reply)[..28]));
+    }
+    for (offset, more) in [(0, true), (3, true), (6, false)] {
+        all.push(
+            from_client().fragment(9, offset, more).raw(17, ip_payload(&udp(5, 53, &[0; 16]))),
+        );
+    }
+    all.push(arp_request(CLIENT_MAC, CLIENT, VIP));
+    all.push(arp_request(CLIENT_MAC, [0, 0, 0, 0], VIP));
+    all.push(arp_request(RS2_MAC, RS2, BACK_DIP));
+    all.push(arp_reply(RS2_MAC, RS2, BACK_MAC, BACK_DIP));
+    all.push(arp_reply(RS1_MAC, VIP, CLIENT_MAC, CLIENT));
+    let gratuitous = (MacAddr::BROADCAST, VIP);
+    all.push(arp(ArpOperation::REQUEST, MacAddr::BROADCAST, (RS1_MAC, VIP), gratuitous));
+    // What a real server sends back, and what it sends as a client.
+    all.push(FrameBuilder::new((RS1_MAC, CLIENT), (BACK_MAC, VIP)).tcp(40_000, 80, "S", &[]));
+    all.push(FrameBuilder::new((RS1_MAC, RS1), (FRONT_MAC, VIP)).tcp(40_000, 80, "S", &[]));
+    all.push(from_client().raw(132, &[0x9c, 0x40, 0x0f, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 4]));
+    for ether_type in [0x86dd, 0x8100, 0x88cc] {
+        all.push(from_client().other(ether_type));
+    }
+    all
+}
+
+/// An IPv4 packet out of its frame.
+fn ip_payload_with_header(frame: &[u8]) -> &[u8] {
+    &frame[14..]
+}

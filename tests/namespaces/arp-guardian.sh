@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# A real server leaks: it answers ARP for the VIP (arp_ignore 0) and asks in its name
+# (arp_announce 0). It is found and named; with `repair` clients end on the router all the same and no
+# request fails; with `arp_guard` they never see the leak; it is told when it is over.
+# With an argument N: N fresh resolutions a row in place of a few, and figures only (`make bench-arp`).
+set -euo pipefail
+# shellcheck source=vm/lab.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../vm/lab.sh"
+
+COUNT=${1:-8}
+
+# The configuration with these lines in the VIP segment, in force.
+defend() {
+    local generation
+    generation=$(lab_status .generation)
+    sed "s|^bridge = \"br-vip\"|&\n$1|" "$(lab_config)" >"$config.new"
+    mv "$config.new" "$config"
+    lab_wait 10 "the configuration with '$1' to be in force" is_past "$generation"
+}
+
+is_past() {
+    (($(lab_status .generation) > $1))
+}
+
+leaks() {
+    local name
+    for name in all front; do
+        lab_sysctl "rs$1" net/ipv4/conf/$name/arp_ignore "$2"
+        lab_sysctl "rs$1" net/ipv4/conf/$name/arp_announce "$3"
+    done
+}
+
+# Fresh resolutions by the client: "wrong after 50 ms, wrong after 1 s, the longest time until one
+# was right in ms, of all". A datagram to a port without service makes the client ask.
+resolutions() {
+    # shellcheck disable=SC2016 # for the inner shell
+    lab_in client bash -c '
+        now() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
+        right() { [[ $(ip -4 neigh show "$1" dev front) == *"lladdr $2"* ]]; }
+        at_50=0 at_1000=0 longest=0
+        for ((round = 0; round < $3; round++)); do
+            ip neigh flush to "$1" dev front
+            start=$(now)
+            echo >"/dev/udp/$1/9"
+            sleep 0.05
+            right "$1" "$2" && continue
+            ((++at_50))
+            until right "$1" "$2" || (($(now) - start >= 1000)); do sleep 0.02; done
+            took=$(($(now) - start))
+            ((took <= longest)) || longest=$took
+            ((took < 1000)) || ((++at_1000))
+        done
+        echo "$at_50 $at_1000 $longest $3"' - "$VIP" "$DIRECTOR_FRONT_MAC" "$1"
+}
+
+# Requests, each by a client that has just forgotten who has the VIP; how many failed.
+failures() {
+    # shellcheck disable=SC2016 # for the inner shell
+    lab_in client bash -c '
+        failed=0
+        for ((round = 0; round < $2; round++)); do
+            ip neigh flush to "$1" dev front
+            answer=$(curl -s --max-time 5 "http://$1/") || true
+            [[ $answer == rs[123] ]] || ((++failed))
+        done
+        echo "$failed"' - "$VIP" "$1"
+}
+
+named() {
+    lab_status_is '[.conflicts[] | "\(.mac) \(.real_server)"] | join(", ")' "$1"
+}
+
+# One row of the matrix: what is done about it, how it shows.
+row() {
+    local what=$1 count=$2 wrong_50 wrong_1000 longest all
+    read -r wrong_50 wrong_1000 longest all < <(resolutions "$count")
+    printf '%-12s %-28s wrong after 50 ms: %4d of %d, after 1 s: %4d, right after at most %d ms\n' \
+        "$TOPOLOGY" "$what" "$wrong_50" "$all" "$wrong_1000" "$longest"
+    WRONG_50=$wrong_50 WRONG_1000=$wrong_1000
+}
+
+for topology in two-segments one-arm; do
+    [[ $topology == two-segments ]] || lab_down
+    lab_up "$topology"
+    config=$LAB_DIR/vipr.toml
+    cp "$(lab_config)" "$config"
+    leaks 2 0 0
+    lab_vipr_start "$config"
+    leaker="$(lab_front_mac 2) rs2"
+    lab_wait 10 "the leaking real server to be named" named "$leaker"
+    echo "ok: $topology: $leaker is named, without a request by anybody"
+
+    defend 'defend = "off"'
+    row off $((COUNT > 100 ? 100 : COUNT))
+    lab_expect "$topology, off: most resolutions end on the real server" "$((WRONG_1000 * 2 > COUNT || COUNT > 100))" 1
+    defend 'defend = "announce"'
+    row announce $((COUNT > 100 ? 100 : COUNT))
+    defend 'defend = "repair"'
+    lab_wait 10 "the leaking real server to be named" named "$leaker"
+    row repair "$COUNT"
+    lab_expect "$topology, repair: wrong after a second" "$WRONG_1000" 0
+    lab_expect "$topology, repair: requests that failed" "$(failures "$((COUNT * 3))")" 0
+    # Several of them: the right one of a connection that went astray cannot be known.
+    leaks 3 0 0
+    lab_wait 40 "both leaking real servers to be named" named "$leaker, $(lab_front_mac 3) rs3"
+    row "repair, two leak" "$COUNT"
+    lab_expect "$topology, repair, two leak: wrong after a second" "$WRONG_1000" 0
+    ((COUNT <= 100)) || echo "$topology: repair, two leak: of $COUNT requests failed $(failures "$COUNT")"
+
+    # Nobody but the router's port claims the VIP: real servers need no filter at all.
+    leaks 1 0 0
+    defend 'arp_guard = true'
+    row "arp_guard, all leak" "$COUNT"
+    lab_expect "$topology, guarded: ever wrong" "$WRONG_50 $WRONG_1000" "0 0"
+    lab_expect "$topology, guarded: requests that failed" "$(failures "$((COUNT * 3))")" 0
+    lab_expect "$topology, guarded: it has blocked claims" \
+        "$(lab_status '.segments[] | select(.arp_guard) | .arp_guard.active and .arp_guard.blocked > 0')" true
+    # What is no claim is left alone.
+    lab_expect "$topology, guarded: a real server's own address" \
+        "$(lab_arping client front 192.0.2.12)" answered
+    lab_expect "$topology, guarded: the director's own address" \
+        "$(lab_arping client front 192.0.2.2)" answered
+    lab_expect_balance
+
+    # The table has a name by which one knows it, and goes with the program, however that ends.
+    tables() { lab_in director nft list tables; }
+    lab_expect "$topology: the table" "$(tables)" "table bridge vipr-arp-guard-vipr-front"
+    defend 'arp_guard = false'
+    lab_expect "$topology: the table without arp_guard" "$(tables)" ""
+    defend 'arp_guard = true'
+    kill -KILL "$VIPR_PID"
+    wait "$VIPR_PID" || true
+    lab_wait 5 "the kernel to remove the table" lab_is_silent tables
+    # What a kernel that cannot do that has left is replaced.
+    lab_in director nft add table bridge vipr-arp-guard-vipr-front
+    lab_in director nft add chain bridge vipr-arp-guard-vipr-front stale
+    lab_vipr_start "$config"
+    lab_expect "$topology: what was left of the table" \
+        "$(lab_in director nft list table bridge vipr-arp-guard-vipr-front | grep -c stale || true)" 0
+    lab_vipr_stop
+    lab_expect "$topology: tables after the end" "$(tables)" ""
+done
+
+# The leak is closed: it is over, and that is said.
+leaks 1 1 2
+leaks 3 1 2
+cp "$(lab_config)" "$config"
+lab_vipr_start "$config"
+lab_wait 10 "the leaking real server to be named" named "$leaker"
+leaks 2 1 2
+lab_wait 40 "the claim to be over" named ""
+lab_expect "it says so" "$(grep -c 'real server rs2: no longer claims VIP' "$LAB_DIR/vipr.log")" 1

@@ -1,0 +1,312 @@
+//! Ports on an interface of the host: packet sockets, at one end of a veth pair. The other end is a
+//! station.
+
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vipr::port::{Batch, Condition, Fault, OpenError, PacketConfig, PacketPort, Port, Readiness};
+use vipr::wire::offload::Segmentation;
+use vipr::wire::{MacAddr, Offload};
+
+use super::support::*;
+
+/// To whom the frames of [`frame`] go.
+pub const DIRECTOR: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0b]);
+pub const STATION: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x0a]);
+
+fn open(interface: &str, mac: MacAddr) -> PacketPort {
+    let config = PacketConfig { interface, mac, mtu: None };
+    PacketPort::open(&config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn refused(interface: &str, mac: MacAddr, mtu: Option<u16>) -> OpenError {
+    let Err(error) = PacketPort::open(&PacketConfig { interface, mac, mtu }) else {
+        panic!("{interface} was opened");
+    };
+    let line = error.to_string();
+    assert!(!line.contains('\n') && line.starts_with("interface "), "{line}");
+    error
+}
+
+/// A cable: the director's end and the station's.
+fn cable() -> (PacketPort, PacketPort) {
+    run("ip link add v0 type veth peer name v1");
+    run("ip link set v1 up");
+    let ends = (open("v0", DIRECTOR), open("v1", STATION));
+    wait_until_running(&ends.0);
+    wait_until_running(&ends.1);
+    ends
+}
+
+/// The kernel takes a moment to use a cable that was put in.
+pub fn wait_until_running(port: &impl Port) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !port.condition().unwrap().running {
+        assert!(Instant::now() < deadline, "the cable is of no use");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub fn send(port: &mut impl Port, frames: impl IntoIterator<Item = Vec<u8>>) {
+    for frame in frames {
+        port.send(&frame, Offload::default()).unwrap();
+    }
+    port.flush().unwrap();
+}
+
+/// Everything that arrives within a moment, in order.
+pub fn receive_all(port: &mut impl Port) -> Vec<(Vec<u8>, Offload)> {
+    let mut batch = Batch::new(64);
+    let mut frames = Vec::new();
+    let mut until = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < until {
+        batch.clear();
+        port.receive(&mut batch).unwrap();
+        if batch.is_empty() {
+            thread::sleep(Duration::from_millis(1));
+        } else {
+            until = Instant::now() + Duration::from_millis(50);
+        }
+        for index in 0..batch.len() {
+            let frame = batch.frame(index);
+            frames.push((frame.bytes.to_vec(), frame.offload));
+        }
+    }
+    frames
+}
+
+pub fn to(mac: MacAddr, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].copy_from_slice(&mac.0);
+    frame
+}
+
+namespaced! {
+    fn frames_for_the_director_come_in_and_its_own_go_out() {
+        let (mut port, mut station) = cable();
+        let (short, long) = (frame(1, 60), frame(2, 1514));
+        send(&mut station, [short.clone(), long.clone()]);
+        let received: Vec<Vec<u8>> = receive_all(&mut port).into_iter().map(|(b, _)| b).collect();
+        assert!(received.contains(&short) && received.contains(&long), "{received:x?}");
+        // The other way, and nothing of it is heard where it was sent.
+        let sent = to(STATION, frame(3, 100));
+        send(&mut port, [sent.clone()]);
+        assert!(receive_all(&mut station).iter().any(|(bytes, _)| *bytes == sent));
+        assert!(receive_all(&mut port).iter().all(|(bytes, _)| *bytes != sent));
+    }
+}
+
+namespaced! {
+    fn frames_for_others_are_left_to_them() {
+        let (mut port, mut station) = cable();
+        let arp = |mut frame: Vec<u8>| {
+            frame[12..14].copy_from_slice(&[8, 6]);
+            frame
+        };
+        let all = MacAddr([0xff; 6]);
+        send(&mut station, [
+            to(MacAddr([2, 0, 0, 0, 0, 9]), frame(1, 60)),
+            to(all, frame(2, 60)),
+            to(all, arp(frame(3, 60))),
+            frame(4, 60),
+        ]);
+        let marks: Vec<u8> = receive_all(&mut port)
+            .iter()
+            .filter(|(bytes, _)| bytes[6..12] == STATION.0)
+            .map(|(bytes, _)| bytes[17])
+            .collect();
+        assert_eq!(marks, [3, 4]);
+    }
+}
+
+namespaced! {
+    fn a_port_is_drained_in_bursts_and_never_blocks() {
+        let (mut port, mut station) = cable();
+        receive_all(&mut port);
+        send(&mut station, (0..100).map(|mark| frame(mark, 60)));
+        thread::sleep(Duration::from_millis(50));
+        let mut batch = Batch::new(64);
+        assert_eq!(port.receive(&mut batch).unwrap(), Readiness::More);
+        let mut marks: Vec<_> =
+            (0..64).filter_map(|index| mark(batch.frame(index).bytes)).collect();
+        batch.clear();
+        assert_eq!(port.receive(&mut batch).unwrap(), Readiness::Drained);
+        marks.extend((0..batch.len()).filter_map(|index| mark(batch.frame(index).bytes)));
+        assert_eq!(marks, (0..100).collect::<Vec<_>>());
+        // And the ring goes round.
+        for round in 0..3 {
+            send(&mut station, (0..3000).map(|mark| frame(mark, 60)));
+            assert_eq!(receive_marks(&mut port, 3000).len(), 3000, "round {round}");
+        }
+    }
+}
+
+namespaced! {
+    fn frames_beyond_the_ring_are_lost_and_counted() {
+        let (mut port, mut station) = cable();
+        send(&mut station, (0..5000).map(|mark| frame(mark, 60)));
+        thread::sleep(Duration::from_millis(100));
+        let Condition { running, missed } = port.condition().unwrap();
+        assert!(running && (900..=1200).contains(&missed), "{missed} of 5000 at a ring of 4096");
+        assert_eq!(receive_marks(&mut port, 4000)[..3], [0, 1, 2]);
+        assert_eq!(port.condition().unwrap().missed, missed, "asking does not forget them");
+    }
+}
+
+/// A TCP segment over IPv4 with so many bytes of payload; its checksum is up to the card.
+pub fn super_frame(payload: usize) -> (Vec<u8>, Offload) {
+    let mut bytes = frame(0, 14 + 20 + 20 + payload);
+    bytes[12..14].copy_from_slice(&[8, 0]);
+    bytes[14..34]
+        .copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2]);
+    let len = (40 + payload) as u16;
+    bytes[16..18].copy_from_slice(&len.to_be_bytes());
+    // A bridge's firewall would not let a wrong one pass.
+    let words = bytes[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let sum = !((sum >> 16) + (sum & 0xffff)) as u16;
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes[34..54]
+        .copy_from_slice(&[0, 7, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 16, 0, 0, 0, 0, 0]);
+    let offload = Offload {
+        checksum_pending: true,
+        segmentation: Segmentation::Tcp4,
+        segment_size: 1448,
+        headers_len: 54,
+        checksum_start: 34,
+        checksum_offset: 16,
+        ..Offload::default()
+    };
+    (bytes, offload)
+}
+
+namespaced! {
+    fn super_frames_pass_whole_and_in_their_turn() {
+        let (mut port, mut station) = cable();
+        let (large, offload) = super_frame(40_000);
+        for mark in 1..=3 {
+            station.send(&frame(mark, 60), Offload::default()).unwrap();
+            station.send(&large, offload).unwrap();
+        }
+        station.flush().unwrap();
+        let received: Vec<_> =
+            receive_all(&mut port).into_iter().filter(|(bytes, _)| bytes[6..12] == STATION.0).collect();
+        assert_eq!(received.len(), 6);
+        for pair in received.chunks(2) {
+            assert!(mark(&pair[0].0).is_some() && pair[0].1.is_plain());
+            assert!(pair[1].0 == large, "{} bytes came", pair[1].0.len());
+            assert_eq!(pair[1].1, offload);
+        }
+    }
+}
+
+namespaced! {
+    fn a_checksum_left_to_the_card_is_known_to_be_missing() {
+        let (mut port, _station) = cable();
+        run("ip address add 10.9.0.1/24 dev v1");
+        run("ip neighbour add 10.9.0.2 lladdr 02:00:00:00:00:0b dev v1");
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.send_to(b"hello", "10.9.0.2:53").unwrap();
+        let received = receive_all(&mut port);
+        let (_, offload) =
+            received.iter().find(|(bytes, _)| bytes[12..14] == [8, 0]).expect("the datagram");
+        let expected =
+            Offload { checksum_pending: true, checksum_start: 34, checksum_offset: 6, ..*offload };
+        assert_eq!(*offload, expected);
+    }
+}
+
+namespaced! {
+    fn a_vlan_tag_is_in_its_place() {
+        let (mut port, mut station) = cable();
+        let mut tagged = frame(7, 100);
+        tagged[12..18].copy_from_slice(&[0x81, 0, 0x20, 5, 0x88, 0xb5]);
+        send(&mut station, [tagged.clone()]);
+        let received = receive_all(&mut port);
+        assert!(received.iter().any(|(bytes, _)| *bytes == tagged), "{received:x?}");
+    }
+}
+
+namespaced! {
+    fn an_interface_that_is_down_loses_frames_and_comes_back() {
+        let (mut port, mut station) = cable();
+        run("ip link set v0 down");
+        port.send(&frame(1, 60), Offload::default()).unwrap();
+        port.send(&frame(1, 60), Offload::default()).unwrap();
+        let lost = port.flush().unwrap_err();
+        assert_eq!((lost.frames, Fault::of(&lost.error)), (2, Fault::Drop), "{}", lost.error);
+        assert_eq!(port.receive(&mut Batch::new(4)).unwrap(), Readiness::Drained);
+        assert!(!port.condition().unwrap().running);
+        run("ip link set v0 up");
+        wait_until_running(&port);
+        wait_until_running(&station);
+        send(&mut station, [frame(2, 60)]);
+        assert_eq!(receive_marks(&mut port, 1), [2]);
+        port.send(&frame(3, 60), Offload::default()).unwrap();
+        port.flush().unwrap();
+    }
+}
+
+namespaced! {
+    fn an_interface_deleted_while_open_is_gone() {
+        let (mut port, _station) = cable();
+        run("ip link delete v0");
+        let error = port.receive(&mut Batch::new(4)).unwrap_err();
+        assert_eq!(Fault::of(&error), Fault::Gone, "{error}");
+        assert!(port.mtu().is_err() && port.condition().is_err());
+        port.send(&frame(1, 60), Offload::default()).unwrap();
+        assert_eq!(port.flush().unwrap_err().frames, 1);
+    }
+}
+
+namespaced! {
+    fn what_was_changed_on_the_interface_ends_with_the_port() {
+        run("ip link add v0 type veth peer name v1");
+        run("ip link set v0 mtu 9000");
+        let counts = || {
+            let device = device("v0").unwrap();
+            (device["promiscuity"].clone(), device["allmulti"].clone())
+        };
+        let before = counts();
+        let port = open("v0", DIRECTOR);
+        assert!(is_up("v0"));
+        assert_eq!((port.mtu().unwrap(), mtu("v0")), (9000, 9000));
+        assert_ne!(counts(), before);
+        drop(port);
+        assert_eq!(counts(), before);
+        // Nobody else is shut out meanwhile.
+        let _ports = [open("v0", DIRECTOR), open("v0", STATION)];
+    }
+}
+
+namespaced! {
+    fn an_interface_that_does_not_do_is_refused() {
+        run("ip link add v0 type veth peer name v1");
+        run("ip link set v0 address 02:00:00:00:00:0b");
+        run("ip link add b0 type bridge");
+        run("ip link set v1 master b0");
+        assert!(matches!(refused("e9", DIRECTOR, None), OpenError::NoInterface { .. }));
+        assert!(matches!(refused("lo", DIRECTOR, None), OpenError::NotEthernet { .. }));
+        assert!(matches!(refused("e%d", DIRECTOR, None), OpenError::BadName { .. }));
+        assert!(matches!(refused("v0", DIRECTOR, None), OpenError::MacOfHost { .. }));
+        match refused("v0", STATION, Some(1501)) {
+            OpenError::InterfaceMtu { device, mtu, .. } => assert_eq!((device, mtu), (1500, 1501)),
+            other => panic!("{other}"),
+        }
+        match refused("v1", STATION, None) {
+            OpenError::InterfaceEnslaved { master, .. } => assert_eq!(master, "b0"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn without_the_privilege_it_says_which() {
+    let without = ["setpriv", "--bounding-set=-net_raw"];
+    in_namespace_with(&without, "packet::without_the_privilege_it_says_which", || {
+        run("ip link add v0 type veth peer name v1");
+        let error = refused("v0", DIRECTOR, None);
+        assert!(matches!(error, OpenError::RawForbidden { .. }), "{error}");
+        assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+    });
+}
