@@ -25,7 +25,7 @@ VM ?= client
 SEGMENT ?= front
 FILE ?=
 LAB_OPTIONS = $(if $(REAL_SERVERS),--real-servers $(REAL_SERVERS))
-SHELL_SCRIPTS = vm/*.sh tests/namespaces/*.sh .ci/run
+SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
 help: ## This list
@@ -123,9 +123,11 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 	fi
 
 .PHONY: bench
-bench: ## The benchmarks: a frame's cost in the core, and TAP to TAP
+bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost in the core
 	@vm/install-deps.sh build demo
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench forwarding --bench core --no-run
+	@$(CARGO) bench --locked --quiet --bench forwarding
+	@$(CARGO) bench --locked --quiet --bench core
 
 .PHONY: bench-reload
 bench-reload: ## What changing the configuration costs, under load and for a large one
@@ -149,6 +151,17 @@ CONFIG ?= /etc/vipr/vipr.toml
 .PHONY: tune
 tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
 	@$(VIPR) tune --check -c $(CONFIG)
+
+.PHONY: bench-offload
+bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 170 vm/lab.sh run vm/bench-offload.sh
+
+.PHONY: oracle
+oracle: ## vipr and the kernel's IPVS on the same frames (RECORD=1: renew what make test compares with)
+	@vm/install-deps.sh build test oracle
+	@vm/oracle/run.sh $(if $(RECORD),--record)
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

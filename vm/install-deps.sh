@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, the demo or the tests need, and nothing that is there.
 #
-#     vm/install-deps.sh [--no-install] [build] [demo] [test] [lab]
+#     vm/install-deps.sh [--no-install] [build] [demo] [test] [oracle] [lab]
 #
 # As root directly, else through sudo. With --no-install it only says what is missing (exit 1 if
 # anything is). No service is started, and none is left enabled.
@@ -34,11 +34,19 @@ NEEDS=(
     "test  | wrk             | wrk"
     "test  | nft             | nftables"
     "test  | perl_times      | perl"
+    "test  | strace          | strace"
+    "test  | valgrind        | valgrind"
     "test  | ed              | ed"
     "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"
     "test  | cargo-fmt       | rustfmt-web"
     "test  | cargo-clippy    | rust-web-clippy"
+    "oracle | linux.uml      | user-mode-linux"
+    "oracle | ipvsadm        | ipvsadm"
+    "oracle | modprobe       | kmod"
+    "oracle | unshare        | util-linux"
+    "oracle | ip             | iproute2"
+    "oracle | jq             | jq"
     "lab   | qemu-system-x86_64 | qemu-system-x86"
     "lab   | setpriv         | util-linux"
     "lab   | dpkg-deb        | dpkg"
@@ -50,9 +58,9 @@ main() {
     while (($#)); do
         case $1 in
             --no-install) install=0 ;;
-            build | demo | test | lab) groups+=("$1") ;;
+            build | demo | test | oracle | lab) groups+=("$1") ;;
             -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
-            *) fail "unknown argument '$1': expected --no-install, build, demo, test or lab" ;;
+            *) fail "unknown argument '$1': expected --no-install, build, demo, test, oracle or lab" ;;
         esac
         shift
     done
