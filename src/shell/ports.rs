@@ -12,12 +12,12 @@ use mio::{Interest, Registry};
 
 use super::tokens;
 use super::urgent::Urgent;
-use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment};
+use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment, Uplink};
 use crate::director::{Instant, SegmentId};
 use crate::port::urgent::URGENT_LEN;
 use crate::port::{
-    AnyPort, Batch, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig, TapPort,
-    XdpPort,
+    AnyPort, Batch, Card, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig,
+    TapPort, XdpPort,
 };
 use crate::wire::{Offload, finish};
 
@@ -561,8 +561,12 @@ impl Opener for Devices {
     fn open(&mut self, segment: &Segment) -> Result<AnyPort, OpenError> {
         let mtu = segment.mtu;
         match &segment.attach {
-            Attach::Tap { tap, bridge } => {
-                let config = TapConfig { tap, bridge: bridge.as_deref(), mtu };
+            Attach::Tap { tap, bridge, uplink } => {
+                let uplink = uplink.as_ref().map(|uplink| match uplink {
+                    Uplink::Name(name) => Card::Name(name),
+                    Uplink::Mac(mac) => Card::Mac(*mac),
+                });
+                let config = TapConfig { tap, bridge: bridge.as_deref(), uplink, mtu };
                 Ok(AnyPort::Tap(match segment.offload {
                     OffloadMode::Auto => TapPort::open_with_offload(&config)?,
                     OffloadMode::Off => TapPort::open(&config)?,
