@@ -67,9 +67,11 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 	fi
 
 .PHONY: bench
-bench: ## The benchmarks: a frame's cost in the core, and TAP to TAP
+bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost in the core
 	@vm/install-deps.sh build demo
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench forwarding --bench core --no-run
+	@$(CARGO) bench --locked --quiet --bench forwarding
+	@$(CARGO) bench --locked --quiet --bench core
 
 .PHONY: bench-reload
 bench-reload: ## What changing the configuration costs, under load and for a large one
@@ -79,11 +81,6 @@ bench-reload: ## What changing the configuration costs, under load and for a lar
 	@timeout --foreground 240 vm/lab.sh run vm/bench-reload.sh
 	@echo && echo "== The core alone, taking configurations into force"
 	@$(CARGO) bench --locked --quiet --bench reload
-
-.PHONY: oracle
-oracle: ## vipr and the kernel's IPVS on the same frames (RECORD=1: renew what make test compares with)
-	@vm/install-deps.sh build test oracle
-	@vm/oracle/run.sh $(if $(RECORD),--record)
 
 .PHONY: bench-arp
 bench-arp: ## How soon ARP is answered under load, and where clients end up while real servers leak it
@@ -98,6 +95,17 @@ CONFIG ?= /etc/vipr/vipr.toml
 .PHONY: tune
 tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
 	@$(VIPR) tune --check -c $(CONFIG)
+
+.PHONY: bench-offload
+bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host
+	@vm/install-deps.sh build demo test
+	$(CARGO) build --release --locked
+	@timeout --foreground 170 vm/lab.sh run vm/bench-offload.sh
+
+.PHONY: oracle
+oracle: ## vipr and the kernel's IPVS on the same frames (RECORD=1: renew what make test compares with)
+	@vm/install-deps.sh build test oracle
+	@vm/oracle/run.sh $(if $(RECORD),--record)
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

@@ -217,7 +217,7 @@ impl Bench {
         bench
     }
 
-    /// Segments of these flows, a frame each 100 ns, all of which are to be forwarded. How long
+    /// Segments of these flows, all of which are to be forwarded. How long
     /// the director takes for it.
     fn forward_burst(&mut self, flags: u8, mut next: impl FnMut() -> Option<u32>) -> Duration {
         self.batch.clear();
@@ -230,14 +230,11 @@ impl Bench {
             });
             assert!(written.is_ok());
         }
+        self.now += Duration::from_nanos(100) * self.batch.len() as u32;
         let start = Clock::now();
-        self.director.look_ahead(self.batch.iter());
-        for index in 0..self.batch.len() {
-            self.now += Duration::from_nanos(100);
-            let frame = &mut self.batch.frame(index);
-            let verdict = self.director.handle_frame(self.now, self.front, frame);
+        self.director.handle_batch(self.now, self.front, &mut self.batch, |_, verdict, _| {
             assert!(matches!(verdict.action, Action::Forward { .. }), "{verdict:?}");
-        }
+        });
         start.elapsed()
     }
 

@@ -44,6 +44,7 @@ fn every_file_has_a_test_here() {
         "sorry-server.toml",
         "static-macs.toml",
         "two-segments.toml",
+        "vlan.toml",
         "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
@@ -156,6 +157,19 @@ fn group_is_one_service_on_three_vips() {
     );
     assert_eq!(shop.netmasks().as_deref(), Some("32 /64"));
     assert!(shop.expire_quiescent);
+}
+
+#[test]
+fn vlan_is_a_trunk_of_two_segments() {
+    let snapshot = read("vlan.toml");
+    let segments: Vec<_> = snapshot
+        .segments
+        .iter()
+        .map(|segment| (&**segment.device(), segment.vlan.map(|vlan| vlan.to_string())))
+        .collect();
+    let expected = [("vipr-trunk", Some("10".to_owned())), ("vipr-trunk", Some("20".to_owned()))];
+    assert_eq!(segments, expected);
+    assert_eq!(services(&snapshot), [("web", 2)]);
 }
 
 #[test]

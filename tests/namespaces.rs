@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 7] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "wrk"];
+const PROGRAMS: [&str; 8] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "strace", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -46,8 +46,10 @@ scenarios! {
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
     two_ports_are_one_service = "group",
+    two_segments_are_vlans_of_one_trunk = "vlan",
     a_sorry_server_is_there_for_those_that_are_not = "sorry",
     a_flood_on_one_segment_does_not_starve_the_other = "flood",
+    it_wakes_once_a_burst_and_never_in_vain = "waking",
     what_a_real_server_sends_back_is_a_loop = "loop",
     a_reload_under_load_goes_unnoticed = "reload",
     a_restart_keeps_the_connections = "restart",
@@ -55,6 +57,10 @@ scenarios! {
     a_broken_configuration_changes_nothing = "bad-reload",
     what_it_says_agrees_with_what_the_servers_logged = "status",
     a_smaller_mtu_on_the_way_is_told_to_the_client = "mtu",
+    a_smaller_mtu_on_the_way_back_is_told_to_the_real_server = "pmtu",
+    fragments_arrive_together = "fragments",
+    http_over_ipv6_is_balanced_behind_snooping_bridges = "ipv6",
+    real_servers_of_ipv6_are_found_lost_and_found_again = "ipv6-resolution",
     a_device_that_is_lost_is_found_again = "device-lost",
     http_is_balanced_on_cards_of_the_host = "packet",
     http_is_balanced_on_cards_of_the_host_by_xdp = "xdp",

@@ -314,7 +314,8 @@ fn another_claimant_of_the_vip_is_named_and_what_he_misled_is_put_right() {
         .filter(|(_, frame)| frame[..6] == CLIENT.0.0 && frame[6..] == told[6..])
         .map(|(time, _)| (time - START - SECOND) / MILLISECOND)
         .collect();
-    assert_eq!(to_client, [2, 10, 40, 200, 800]);
+    assert_eq!(to_client[..6], [2, 10, 40, 200, 800, 1700]);
+    assert!(to_client.iter().all(|&ms| ms < 20_000), "until it is over: {to_client:?}");
 }
 
 #[test]

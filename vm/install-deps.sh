@@ -34,6 +34,8 @@ NEEDS=(
     "test  | wrk             | wrk"
     "test  | nft             | nftables"
     "test  | perl_times      | perl"
+    "test  | strace          | strace"
+    "test  | valgrind        | valgrind"
     "test  | ed              | ed"
     "test  | vim.tiny        | vim-tiny"
     "test  | shellcheck      | shellcheck"

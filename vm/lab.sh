@@ -23,7 +23,9 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # shellcheck disable=SC2034 # for those who source this
 {
     VIP=192.0.2.10
+    VIP6=2001:db8:0:1::10
     CLIENT_IP=192.0.2.100
+    CLIENT_IP6=2001:db8:0:1::64
     CLIENT_MAC=52:54:00:00:00:64
     DIRECTOR_FRONT_MAC=02:00:00:00:01:01
     DIRECTOR_BACK_MAC=02:00:00:00:02:01
@@ -76,6 +78,72 @@ lab_real_server() {
     lab_cable "$name" front "$(lab_front_mac "$1")" br-vip
     ip -n "$name" address add "192.0.2.1$1/24" dev front
     lab_nginx "$name"
+}
+
+# Gives the cluster IPv6 beside IPv4, addresses that end like those of IPv4, and bridges that pass
+# multicast frames on to those who have said that they listen, and ask for it.
+lab_up_ipv6() {
+    local namespace bridge number card
+    for namespace in director client "${REAL_SERVERS[@]/#/rs}"; do
+        lab_sysctl "$namespace" net/ipv6/conf/all/disable_ipv6 0
+        lab_sysctl "$namespace" net/ipv6/conf/default/disable_ipv6 0
+    done
+    ip -n client address add "$CLIENT_IP6/64" dev front nodad
+    for number in "${REAL_SERVERS[@]}"; do
+        ip -n "rs$number" address add "$VIP6/128" dev lo nodad
+        ip -n "rs$number" address add "2001:db8:0:1::1$number/64" dev front nodad
+        if [[ $TOPOLOGY == two-segments ]]; then
+            ip -n "rs$number" address add "2001:db8:0:2::1$number/64" dev back nodad
+        fi
+    done
+    for bridge in "${BRIDGES[@]}"; do
+        # Times are in hundredths of a second; what it asks counts after one answer's time.
+        ip -n director link set "$bridge" type bridge mcast_query_response_interval 100 \
+            mcast_query_interval 1000 mcast_startup_query_interval 200
+        ip -n director link set "$bridge" type bridge mcast_snooping 1 mcast_querier 1
+        lab_wait 10 "$bridge to have an address to ask from" lab_has_link_local "$bridge"
+    done
+}
+
+lab_has_link_local() {
+    ip -n director -6 address show dev "$1" scope link -tentative | grep -q inet6
+}
+
+# The configuration of a topology with a service of IPv6 instead, its real servers found by ND.
+lab_config_ipv6() {
+    sed -e "s/^vip = .*/vip = \"$VIP6\"/" \
+        -e 's/^address = \["192.0.2.2\/24"\]/address = ["192.0.2.2\/24", "2001:db8:0:1::2\/64"]/' \
+        -e 's/^address = \["10.0.0.1\/24"\]/address = ["10.0.0.1\/24", "2001:db8:0:2::1\/64"]/' \
+        -e 's/^address = "192.0.2.1\([1-9]\)"/address = "2001:db8:0:1::1\1"/' \
+        -e 's/^address = "10.0.0.1\([1-9]\)"/address = "2001:db8:0:2::1\1"/' "$(lab_config)"
+}
+
+# A client beyond a router, and a link between the two that carries 1400 bytes towards the client.
+lab_far_client() {
+    local number
+    lab_namespace router
+    lab_namespace far
+    lab_cable router front 52:54:00:00:00:fe br-vip
+    ip -n router link add far type veth peer name front netns far
+    for number in router far; do
+        lab_sysctl "$number" net/ipv6/conf/all/disable_ipv6 0
+    done
+    lab_sysctl router net/ipv4/ip_forward 1
+    lab_sysctl router net/ipv6/conf/all/forwarding 1
+    ip -n router address add 192.0.2.254/24 dev front
+    ip -n router address add 2001:db8:0:1::fe/64 dev front nodad
+    ip -n router address add 198.51.100.1/24 dev far
+    ip -n router address add 2001:db8:c::1/64 dev far nodad
+    ip -n router link set far up mtu 1400
+    ip -n far link set front up
+    ip -n far address add 198.51.100.7/24 dev front
+    ip -n far address add 2001:db8:c::7/64 dev front nodad
+    ip -n far route add default via 198.51.100.1
+    ip -n far -6 route add default via 2001:db8:c::1
+    for number in "${REAL_SERVERS[@]}"; do
+        ip -n "rs$number" route add 198.51.100.0/24 via 192.0.2.254
+        ip -n "rs$number" -6 route add 2001:db8:c::/64 via 2001:db8:0:1::fe
+    done
 }
 
 # Removes the cluster and ends what runs in it.
@@ -145,6 +213,7 @@ http {
     scgi_temp_path $directory/scgi;
     server {
         listen 80;
+$([[ ! -e /proc/net/if_inet6 ]] || echo "        listen [::]:80;")
         root $directory/www;
         client_max_body_size 64m;
         location = / { default_type text/plain; return 200 "$1\n"; }

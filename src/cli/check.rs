@@ -69,7 +69,10 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
             segment.name.to_string(),
             role.into(),
             segment.attach.kind().name().into(),
-            segment.device().to_string(),
+            match segment.vlan {
+                Some(vlan) => format!("{} vlan {vlan}", segment.device()),
+                None => segment.device().to_string(),
+            },
             segment.bridge().map_or("-".into(), ToString::to_string),
             segment.mac.to_string(),
             segment.mtu.map_or("device's".into(), |mtu| mtu.to_string()),

@@ -21,6 +21,7 @@ use crate::director::{Action, Director, Instant, Limits, SegmentId, Severity, Tr
 use crate::port::pcap::{Capture, CaptureError, CaptureWriter};
 use crate::shell::file;
 use crate::wire::Frame;
+use crate::wire::vlan::{self, TAG_LEN, Tag};
 
 /// Offer captured frames to the router's core.
 ///
@@ -268,12 +269,13 @@ impl<'a> Replay<'a> {
     /// Offers the source's frame and writes what comes of it.
     fn offer(&mut self, source: &mut Source) -> Result<(), Failure> {
         let (ingress, _) = self.segments[source.segment];
-        let mut frame = Frame::plain(&mut source.frame);
+        let mut frame = Frame::from_wire(&mut source.frame);
+        let ingress = self.director.segment_of(ingress, &frame);
         let verdict = self.director.handle_frame(instant(self.clock), ingress, &mut frame);
         if let Action::Forward { egress } = verdict.action
             && let Some(output) = self.outputs.get_mut(&egress)
         {
-            output.write(self.clock, frame.bytes).map_err(output_failed)?;
+            write(output, self.clock, frame.bytes, frame.offload.tag)?;
         }
         self.drain()?;
         Ok(self.write_line(ingress, &verdict)?)
@@ -281,9 +283,9 @@ impl<'a> Replay<'a> {
 
     /// Takes everything out of the core that waits there.
     fn drain(&mut self) -> Result<(), Failure> {
-        while let Some(Transmit { egress, bytes, .. }) = self.director.poll_transmit() {
+        while let Some(Transmit { egress, bytes, offload }) = self.director.poll_transmit() {
             if let Some(output) = self.outputs.get_mut(&egress) {
-                output.write(self.clock, bytes).map_err(output_failed)?;
+                write(output, self.clock, bytes, offload.tag)?;
             }
         }
         while let Some(event) = self.director.poll_event() {
@@ -301,7 +303,9 @@ impl<'a> Replay<'a> {
     fn write_line(&mut self, ingress: SegmentId, verdict: &Verdict) -> io::Result<()> {
         let Verdict { action, service, real_server } = *verdict;
         let (name, reason, out_segment) = match action {
-            Action::Forward { egress } => ("forwarded", None, Some(egress)),
+            Action::Forward { egress } | Action::Fragment { egress } => {
+                ("forwarded", None, Some(egress))
+            }
             Action::Reply => ("replied", None, Some(ingress)),
             Action::Consume => ("consumed", None, None),
             Action::Hold => ("held", None, None),
@@ -329,6 +333,19 @@ impl<'a> Replay<'a> {
         }
         self.lines.write_all(b"}\n")
     }
+}
+
+/// Writes a frame as it would be on a wire.
+fn write(
+    output: &mut Output,
+    time: Duration,
+    bytes: &[u8],
+    tag: Option<Tag>,
+) -> Result<(), Failure> {
+    let Some(tag) = tag else { return output.write(time, bytes).map_err(output_failed) };
+    let mut tagged = Vec::with_capacity(bytes.len() + TAG_LEN);
+    vlan::copy_tagged(&mut tagged, bytes, tag);
+    output.write(time, &tagged).map_err(output_failed)
 }
 
 /// A time as seconds with nine decimals.

@@ -90,6 +90,7 @@ impl Changes {
             self.value(key, old.device(), segment.device());
             self.option("bridge", old.bridge(), segment.bridge());
             self.word("offload", &old.offload, &segment.offload);
+            self.option("vlan", old.vlan.as_ref(), segment.vlan.as_ref());
             self.value("mac", &old.mac, &segment.mac);
             self.option("mtu", old.mtu.as_ref(), segment.mtu.as_ref());
             self.list("address", &old.addresses, &segment.addresses);

@@ -21,6 +21,7 @@ use super::snapshot::{
 };
 use super::{ports, values};
 use crate::wire::MacAddr;
+use crate::wire::vlan::{TagKind, VLAN_MAX, Vlan};
 
 /// Entries of the connection table: 16 Mi of at most 128 bytes are 2 GiB.
 pub const CONNECTIONS_MAX_MAX: u32 = 1 << 24;
@@ -77,6 +78,7 @@ const SEGMENT: Schema = Schema {
         "tap",
         "bridge",
         "interface",
+        "vlan",
         "offload",
         "mac",
         "mtu",
@@ -84,9 +86,11 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
-    reserved: &["socket", "uplink", "vlan"],
+    reserved: &["socket", "uplink"],
     is_root: false,
 };
+const VLAN: Schema =
+    Schema { header: "vlan", keys: &["id", "protocol"], reserved: &[], is_root: false };
 const SERVICE: Schema = Schema {
     header: "[[service]]",
     keys: &[
@@ -149,12 +153,13 @@ const REAL_SERVER: Schema = Schema {
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
-pub(super) const SCHEMAS: [&Schema; 11] = [
+pub(super) const SCHEMAS: [&Schema; 12] = [
     &ROOT,
     &ROUTER,
     &ANNOUNCE,
     &TIMEOUTS,
     &SEGMENT,
+    &VLAN,
     &SERVICE,
     &LISTEN,
     &PERSISTENCE,
@@ -195,6 +200,7 @@ pub(super) struct SegmentSection {
     pub name: At<Arc<str>>,
     pub role: Read<At<Role>>,
     pub attachment: Attachment,
+    pub vlan: Read<Option<At<Vlan>>>,
     pub offload: Read<OffloadMode>,
     pub mac: Read<Option<At<MacAddr>>>,
     pub mtu: Read<Option<At<u16>>>,
@@ -429,6 +435,7 @@ impl SegmentSection {
         SegmentSection {
             role: section.required("role", "role = \"vip\"", mistakes, values::role),
             attachment: Attachment::read(section, mistakes),
+            vlan: read_vlan(section, mistakes),
             offload: section.defaulted(
                 "offload",
                 OffloadMode::default(),
@@ -443,6 +450,27 @@ impl SegmentSection {
             name,
         }
     }
+}
+
+/// `vlan = 10`, or `vlan = { id = 10, protocol = "802.1ad" }`.
+fn read_vlan(segment: &Section<'_>, mistakes: &mut Mistakes) -> Read<Option<At<Vlan>>> {
+    let Some(value) = segment.table.get("vlan") else { return Ok(None) };
+    let span = value.span().into();
+    let id = |value: Value<'_>| {
+        let id = value.number(1..=u32::from(VLAN_MAX))?;
+        u16::try_from(id).map_err(|_| value.wrong_kind("expected a whole number"))
+    };
+    if !value.get_ref().is_table() {
+        let value = Value { key: "vlan", value: value.get_ref(), span };
+        let id = id(value).map_err(|mistake| {
+            mistakes.report(mistake.help("or write vlan = { id = 10, protocol = \"802.1ad\" }"))
+        })?;
+        return Ok(Some(At { value: Vlan { kind: TagKind::default(), id }, span }));
+    }
+    let section = Section::open(value, &VLAN, None, mistakes)?;
+    let id = section.required("id", "id = 10", mistakes, id);
+    let kind = section.defaulted("protocol", TagKind::default(), mistakes, values::tag_kind);
+    Ok(Some(At { value: Vlan { kind: kind?, id: id?.value }, span }))
 }
 
 impl ServiceSection {

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::MacAddr;
+use crate::wire::vlan::Vlan;
 
 /// Everything the TOML file says, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -208,6 +209,9 @@ pub struct Segment {
     /// Whether frames may be larger than the MTU, and have their checksums completed by whoever
     /// puts them on a wire.
     pub offload: OffloadMode,
+    /// The VLAN whose frames are this segment's; `None` for frames without a tag. Segments with
+    /// different ones may share a TAP.
+    pub vlan: Option<Vlan>,
     /// The director's own MAC here: configured, or derived from the router's and segment's names.
     pub mac: MacAddr,
     /// Configured MTU in bytes of the IP packet; `None` takes the device's.

@@ -15,6 +15,7 @@ use super::snapshot::{
     AttachKind, Defend, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched,
 };
 use crate::wire::MacAddr;
+use crate::wire::vlan::TagKind;
 
 /// Names of routers, services and real servers: they fill columns and lines of logs.
 pub(super) const NAME_BYTES_MAX: usize = 128;
@@ -307,6 +308,12 @@ pub(super) fn unmatched(value: Value<'_>) -> Result<Unmatched, Mistake> {
 /// `on_removal`.
 pub(super) fn on_removal(value: Value<'_>) -> Result<OnRemoval, Mistake> {
     choice(value, &[("drain", OnRemoval::Drain), ("reset", OnRemoval::Reset)])
+}
+
+/// `protocol` of a VLAN.
+pub(super) fn tag_kind(value: Value<'_>) -> Result<TagKind, Mistake> {
+    let kinds = [TagKind::Customer, TagKind::Service];
+    choice(value, &kinds.map(|kind| (kind.name(), kind)))
 }
 
 /// `protocol`.

@@ -164,7 +164,13 @@ impl Director {
         }
         self.services.count_connection(destination);
         if arrival.ip.is_fragment() {
-            self.fragments.insert(now, arrival.ip, destination);
+            return self.forward_first_fragment(
+                now,
+                arrival.ingress,
+                frame,
+                arrival.ip,
+                destination,
+            );
         }
         self.forward(now, arrival.ingress, frame, arrival.ip, destination)
     }

@@ -55,7 +55,7 @@ impl Director {
         self.try_emit(ingress, |buffer| icmp::emit_echo_reply(buffer, bytes, ip, mac))
     }
 
-    /// A packet larger than the segment of its real server carries.
+    /// A packet larger than the segment of its real server carries, and not to be fragmented.
     pub(super) fn answer_too_big(
         &mut self,
         now: Instant,
@@ -64,10 +64,6 @@ impl Director {
         ip: &Ip,
         mtu: u16,
     ) -> Verdict {
-        let too_big = Verdict::drop(DropReason::TooBig);
-        if !ip.dont_fragment {
-            return too_big;
-        }
         let error = IcmpError::TooBig { mtu };
         self.answer_with_icmp(now, ingress, frame, ip, error, DropReason::TooBig)
     }

@@ -27,6 +27,13 @@ const SCHEDULE: [Duration; 5] = [
     Duration::from_millis(800),
 ];
 
+/// While somebody else claims the VIP, a station is reminded this often: a claimant that looks for his
+/// client in the VIP's name does so by unicast, of which the director sees nothing.
+const REMIND_INTERVAL: Duration = Duration::from_millis(900);
+
+/// And for so long after its last question.
+const REMIND_FOR: Duration = Duration::from_secs(300);
+
 /// All stations of a VIP are told anew at most this often; the schedule of one time covers what
 /// comes in between.
 const ALL_INTERVAL: Duration = Duration::from_millis(100);
@@ -51,12 +58,25 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 struct Repair {
     begun: Instant,
+    /// The step of the schedule that comes next; beyond its end it is reminded.
     step: usize,
+    due: Instant,
 }
 
 impl Repair {
-    fn due(self) -> Instant {
-        self.begun + SCHEDULE[self.step]
+    fn begin(now: Instant) -> Repair {
+        Repair { begun: now, step: 0, due: now + SCHEDULE[0] }
+    }
+
+    /// What follows this step.
+    fn next(self, now: Instant) -> Repair {
+        let step = self.step + 1;
+        let due = match SCHEDULE.get(step) {
+            Some(&after) => self.begun + after,
+            // From now on, not from when it was due: after a gap in time, once.
+            None => now + REMIND_INTERVAL,
+        };
+        Repair { step: step.min(SCHEDULE.len()), due, ..self }
     }
 }
 
@@ -136,23 +156,34 @@ impl Askers {
         self.agenda.first().map(|&(at, _)| at)
     }
 
-    /// The next station to be told, if any, and the address it asked from.
-    pub fn poll(&mut self, now: Instant) -> Option<(Asker, IpAddr)> {
-        let &(at, asker) = self.agenda.first()?;
-        if at > now {
-            return None;
-        }
-        self.agenda.pop_first();
-        let entry = self.entries.get_mut(&asker)?;
-        if let Some(repair) = &mut entry.repair {
-            repair.step += 1;
-            if repair.step < SCHEDULE.len() {
-                self.agenda.insert((repair.due(), asker));
+    /// The next station to be told, if any, and the address it asked from. `is_claimed` says whether
+    /// somebody else still claims the VIP.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        is_claimed: impl Fn(&Asker) -> bool,
+    ) -> Option<(Asker, IpAddr)> {
+        loop {
+            let &(at, asker) = self.agenda.first()?;
+            if at > now {
+                return None;
+            }
+            self.agenda.pop_first();
+            let entry = self.entries.get_mut(&asker)?;
+            let Some(repair) = entry.repair else { continue };
+            let is_reminder = repair.step == SCHEDULE.len();
+            let reminds = is_claimed(&asker) && now.since(entry.asked) < REMIND_FOR;
+            let next = repair.next(now);
+            if next.step < SCHEDULE.len() || reminds {
+                entry.repair = Some(next);
+                self.agenda.insert((next.due, asker));
             } else {
                 entry.repair = None;
             }
+            if !is_reminder || reminds {
+                return Some((asker, entry.address));
+            }
         }
-        Some((asker, entry.address))
     }
 
     pub fn len(&self) -> usize {
@@ -165,11 +196,11 @@ impl Askers {
 
     fn begin(&mut self, now: Instant, asker: Asker) {
         let Some(entry) = self.entries.get_mut(&asker) else { return };
-        let repair = Repair { begun: now, step: 0 };
+        let repair = Repair::begin(now);
         if let Some(before) = entry.repair.replace(repair) {
-            self.agenda.remove(&(before.due(), asker));
+            self.agenda.remove(&(before.due, asker));
         }
-        self.agenda.insert((repair.due(), asker));
+        self.agenda.insert((repair.due, asker));
     }
 
     /// Lets the station go that asked longest ago; `false` if it is being told.
@@ -203,9 +234,13 @@ mod tests {
 
     /// The milliseconds at which somebody is told until then.
     fn run(askers: &mut Askers, until: u64) -> Vec<u64> {
+        run_while(askers, until, false)
+    }
+
+    fn run_while(askers: &mut Askers, until: u64, claimed: bool) -> Vec<u64> {
         let mut seen = Vec::new();
         while let Some(due) = askers.next_deadline().filter(|&due| due <= at(until)) {
-            while askers.poll(due).is_some() {
+            while askers.poll(due, |_| claimed).is_some() {
                 seen.push(due.since(Instant::ZERO).as_millis() as u64);
             }
         }
@@ -219,6 +254,18 @@ mod tests {
         assert_eq!(run(&mut askers, 100), [2, 10, 40]);
         askers.note(at(100), asker(1), FROM, true);
         assert_eq!(run(&mut askers, 5000), [102, 110, 140, 300, 900]);
+        assert_eq!(askers.next_deadline(), None);
+    }
+
+    #[test]
+    fn while_the_claim_lasts_a_station_is_reminded_for_five_minutes() {
+        let mut askers = Askers::new(HashKey(1, 2));
+        askers.note(at(0), asker(1), FROM, true);
+        assert_eq!(run_while(&mut askers, 3000, true), [2, 10, 40, 200, 800, 1700, 2600]);
+        assert_eq!(run(&mut askers, 9000), [] as [u64; 0], "it is over");
+        assert_eq!(askers.next_deadline(), None);
+        askers.note(at(10_000), asker(1), FROM, true);
+        assert_eq!(run_while(&mut askers, 1_000_000, true).last(), Some(&309_600));
         assert_eq!(askers.next_deadline(), None);
     }
 

@@ -84,9 +84,17 @@ impl core::fmt::Display for Event {
             ),
             Event::NeighborDown { real_server, address, segment, probes } => write!(
                 formatter,
-                "real server {real_server} ({address}): down, silent to {probes} ARP requests on \
-                 segment {segment}; no new connections until it answers"
+                "real server {real_server} ({address}): down, silent to {probes} {} on segment \
+                 {segment}; no new connections until it answers",
+                if address.is_ipv4() { "ARP requests" } else { "neighbor solicitations" }
             ),
+            Event::Conflict { vip: vip @ IpAddr::V6(_), segment, mac, real_server: Some(name) } => {
+                write!(
+                    formatter,
+                    "real server {name}: claims VIP {vip} on segment {segment} from {mac}; have the \
+                     VIP on lo there, not on that card"
+                )
+            }
             Event::Conflict { vip, segment, mac, real_server: Some(real_server) } => write!(
                 formatter,
                 "real server {real_server}: claims VIP {vip} on segment {segment} from {mac}; \

@@ -138,7 +138,9 @@ impl Director {
             }
         }
         for _ in 0..PER_TIMEOUT_MAX {
-            let Some((asker, address)) = self.askers.poll(now) else { break };
+            let conflicts = &self.conflicts;
+            let is_claimed = |asker: &Asker| conflicts.is_claimed(asker.vip, asker.segment);
+            let Some((asker, address)) = self.askers.poll(now, is_claimed) else { break };
             if !self.repair_limit.take(now) {
                 self.guardian.repairs_refused += 1;
             } else if self.tell_owner(asker, address) {

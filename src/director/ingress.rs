@@ -1,9 +1,10 @@
 //! The first look at a frame: who sent it, to whom, and what kind it is.
 
+use super::batch::Sight;
 use super::stations::Station;
 use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
-use crate::wire::packet::{self, Body};
+use crate::wire::packet::Body;
 use crate::wire::{Frame, MacAddr, ipv6};
 
 /// EtherType of ARP (RFC 826).
@@ -13,13 +14,15 @@ const ARP: [u8; 2] = [0x08, 0x06];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
 impl Director {
-    /// Decides about a frame; [`Director::handle_frame`] counts what was decided.
+    /// Decides about a frame, which has been read already if there is a sight of it;
+    /// [`Director::handle_frame`] counts what was decided.
     #[inline]
     pub(super) fn judge(
         &mut self,
         now: Instant,
         ingress: SegmentId,
         frame: &mut Frame<'_>,
+        sight: Option<&Sight>,
     ) -> Verdict {
         let Some(segment) = self.segments.get(ingress) else {
             return Verdict::drop(DropReason::SegmentGone);
@@ -27,7 +30,7 @@ impl Director {
         let Some((header, _)) = frame.bytes.split_first_chunk::<ETHERNET_HEADER_LEN>() else {
             return Verdict::drop(DropReason::FrameTooShort);
         };
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *header;
         let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
         let source = MacAddr([s0, s1, s2, s3, s4, s5]);
         if !source.is_station() {
@@ -40,21 +43,31 @@ impl Director {
             if !destination.is_multicast() {
                 return Verdict::drop(DropReason::ForeignMac);
             }
-            let discovers = [t0, t1] == IPV6 && ipv6::is_discovery_mac(destination);
-            if [t0, t1] != ARP && !discovers {
+            if !is_arp(header) && !is_discovery(header) {
                 return Verdict::drop(DropReason::GroupMac);
             }
         }
-        let packet = match packet::parse(frame.bytes) {
+        let read;
+        let sight = match sight {
+            Some(sight) => sight,
+            None => {
+                let Some(sight) = self.sight(segment.mac, frame.bytes, None) else {
+                    return Verdict::drop(DropReason::ForeignMac);
+                };
+                read = sight;
+                &read
+            }
+        };
+        let packet = match &sight.packet {
             Ok(packet) => packet,
-            Err(malformed) => return Verdict::drop(malformed.into()),
+            Err(malformed) => return Verdict::drop((*malformed).into()),
         };
         match &packet.body {
             Body::Ip(ip) if destination.is_multicast() => self
                 .judge_discovery(now, ingress, frame, source, ip)
                 .unwrap_or(Verdict::drop(DropReason::GroupMac)),
-            Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip),
-            Body::Arp(arp) => self.judge_arp(now, ingress, &packet, arp),
+            Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip, sight.flow),
+            Body::Arp(arp) => self.judge_arp(now, ingress, packet, arp),
             Body::Vlan => Verdict::drop(DropReason::VlanTag),
             Body::Other(_) => Verdict::drop(DropReason::EtherTypeUnsupported),
         }
@@ -74,10 +87,25 @@ impl Director {
                     segment.sent.add(bytes);
                 }
             }
+            // Its fragments count as sent when they are taken from the queue.
+            Action::Fragment { .. } => self.counters.forwarded += 1,
             Action::Reply => self.counters.replied += 1,
             Action::Consume => self.counters.consumed += 1,
             Action::Hold => self.counters.held += 1,
             Action::Drop(reason) => self.counters.count_drop(reason),
         }
     }
+}
+
+/// Whether an Ethernet header says that ARP follows.
+#[inline]
+pub(super) fn is_arp(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
+    header[12..] == ARP
+}
+
+/// Whether an Ethernet header says that neighbor discovery may follow.
+#[inline]
+pub(super) fn is_discovery(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
+    let [d0, d1, d2, d3, d4, d5, ..] = *header;
+    header[12..] == IPV6 && ipv6::is_discovery_mac(MacAddr([d0, d1, d2, d3, d4, d5]))
 }

@@ -5,7 +5,8 @@
 //! fuzzed, and every test of it is deterministic.
 //!
 //! # The contract
-//! Call [`Director::handle_frame`] for each frame, [`Director::handle_timeout`] once
+//! Call [`Director::handle_frame`] for each frame, or [`Director::handle_batch`] for those that
+//! arrived together, [`Director::handle_timeout`] once
 //! [`Director::poll_timeout`] has passed, [`Director::apply`] for a new configuration. After
 //! each, or after each burst of at most [`BURST_MAX`] frames, drain [`Director::poll_transmit`]
 //! and [`Director::poll_event`]. Time never runs back.
@@ -27,8 +28,10 @@ mod admission;
 mod announcer;
 mod answers;
 mod askers;
+mod batch;
 mod conflicts;
 mod discovery;
+mod fragmented;
 mod fragments;
 mod guardian;
 mod hold;
@@ -36,7 +39,6 @@ mod ingress;
 mod inquiry;
 mod keyed;
 mod listeners;
-mod look_ahead;
 mod neighbors;
 mod rate_limit;
 mod rates;
@@ -206,9 +208,30 @@ impl Director {
         ingress: SegmentId,
         frame: &mut Frame<'_>,
     ) -> Verdict {
-        let verdict = self.judge(now, ingress, frame);
+        self.decide(now, ingress, frame, None)
+    }
+
+    /// Judges and counts a frame, which has been read already if there is a sight of it.
+    #[inline]
+    fn decide(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &mut Frame<'_>,
+        sight: Option<&batch::Sight>,
+    ) -> Verdict {
+        let (ingress, verdict) = match self.segments.arrival(ingress, frame.offload.tag) {
+            Ok(segment) => (segment, self.judge(now, segment, frame, sight)),
+            Err(reason) => (ingress, Verdict::drop(reason)),
+        };
         self.count(ingress, frame.bytes.len(), verdict.action);
         verdict
+    }
+
+    /// The segment that a frame is of, which came by the device of `ingress`: with VLANs it may be
+    /// another one.
+    pub fn segment_of(&self, ingress: SegmentId, frame: &Frame<'_>) -> SegmentId {
+        self.segments.arrival(ingress, frame.offload.tag).unwrap_or(ingress)
     }
 
     /// Tells what the device of a segment can carry, in bytes of the IP packet, where the
@@ -234,9 +257,10 @@ impl Director {
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        let transmit = self.transmit.pop()?;
+        let mut transmit = self.transmit.pop()?;
         if let Some(segment) = self.segments.get_mut(transmit.egress) {
             segment.sent.add(transmit.bytes.len());
+            transmit.offload.tag = segment.tag(transmit.offload.tag);
         }
         Some(transmit)
     }
@@ -247,6 +271,12 @@ impl Director {
             self.tell_quorum(id, has);
         }
         self.events.pop()
+    }
+
+    /// Where the large tables are in memory, which they never leave: address and bytes of each, for
+    /// whoever can have it backed by huge pages.
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        self.connections.memory()
     }
 
     /// The segments in force, in the order they were first configured, with their names.

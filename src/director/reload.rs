@@ -284,6 +284,7 @@ impl Director {
         for &id in &removed {
             self.segments.retire(id);
         }
+        self.segments.link_trunks(&next.segments);
         for (_, segment) in self.segments.iter() {
             self.stations.add_own(segment.mac);
         }

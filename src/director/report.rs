@@ -104,7 +104,7 @@ pub enum RealServerState {
     Up,
     /// Its MAC is being looked for; its first frames are held.
     Resolving,
-    /// It does not answer ARP: no new connections.
+    /// It answers neither ARP nor ND: no new connections.
     Down,
     /// Weight 0: connections stay, none are added.
     Quiesced,

@@ -218,10 +218,7 @@ impl Director {
             self.counters.held -= 1;
             let offload = held.offload;
             Frame { bytes: &mut held.bytes, offload }.rewrite_macs(mac, source);
-            match self.transmit.push(egress, held.bytes, offload) {
-                Ok(()) => self.counters.forwarded += 1,
-                Err(_) => self.counters.count_drop(DropReason::TransmitFull),
-            }
+            self.send_held(egress, held.bytes, offload);
         }
     }
 

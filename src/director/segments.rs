@@ -1,12 +1,14 @@
 //! The segments the director has a port on, at run time.
 
 use core::net::{IpAddr, Ipv6Addr};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::SegmentId;
+use super::{DropReason, SegmentId};
 use crate::config::snapshot::{self, Defend, Role};
+use crate::wire::vlan::{Tag, Vlan};
 use crate::wire::{MacAddr, ipv6};
 
 /// The MTU where neither the configuration nor a device says otherwise.
@@ -25,6 +27,10 @@ pub(super) struct Segment {
     ipv6_vips: bool,
     /// Whether there is, or was, a real server with an address of IPv6 here.
     ipv6_neighbors: bool,
+    /// The VLAN whose frames are this segment's; `None` for those without a tag.
+    pub vlan: Option<Vlan>,
+    /// The segments that share its device, itself among them.
+    trunk: Vec<(Option<Vlan>, SegmentId)>,
     /// False once the configuration has dropped it.
     pub configured: bool,
     mtu_configured: Option<u16>,
@@ -57,6 +63,12 @@ impl Segment {
     /// What the device carries, if one was there since the segment was configured.
     pub fn device_mtu(&self) -> Option<u16> {
         self.mtu_device
+    }
+
+    /// The tag of a frame that goes out here, which came in with another, or none.
+    #[inline]
+    pub fn tag(&self, before: Option<Tag>) -> Option<Tag> {
+        self.vlan.map(|vlan| Tag::new(vlan, before))
     }
 
     /// Whether an address is the director's own here.
@@ -184,6 +196,8 @@ impl Segments {
                     addresses: Vec::new(),
                     ipv6_vips: false,
                     ipv6_neighbors: false,
+                    vlan: next.vlan,
+                    trunk: Vec::new(),
                     configured: true,
                     mtu_configured: None,
                     mtu_device: None,
@@ -197,10 +211,48 @@ impl Segments {
         segment.role = next.role;
         segment.defend = next.defend;
         segment.mac = next.mac;
+        segment.vlan = next.vlan;
         segment.addresses.clone_from(&next.addresses);
         segment.mtu_configured = next.mtu;
         segment.configured = true;
         SegmentId(index as u16)
+    }
+
+    /// Lets segments know with which others they share a device.
+    pub fn link_trunks(&mut self, configured: &[snapshot::Segment]) {
+        let mut trunks: BTreeMap<&str, Vec<(Option<Vlan>, SegmentId)>> = BTreeMap::new();
+        for segment in configured {
+            if let Some(id) = self.find(&segment.name) {
+                trunks.entry(segment.device()).or_default().push((segment.vlan, id));
+            }
+        }
+        for trunk in trunks.into_values() {
+            for &(_, id) in &trunk {
+                if let Some(segment) = self.get_mut(id) {
+                    segment.trunk.clone_from(&trunk);
+                }
+            }
+        }
+    }
+
+    /// The segment that a frame with this tag belongs to, which came by the device of `ingress`.
+    #[inline]
+    pub fn arrival(&self, ingress: SegmentId, tag: Option<Tag>) -> Result<SegmentId, DropReason> {
+        let segment = self.get(ingress).ok_or(DropReason::SegmentGone)?;
+        // A tag that only has a priority is none.
+        let vlan = tag.and_then(Tag::vlan);
+        if segment.vlan == vlan {
+            return Ok(ingress);
+        }
+        let found = segment.trunk.iter().find(|(other, _)| *other == vlan);
+        found.map(|(_, id)| *id).ok_or_else(|| {
+            let is_tagged = |(vlan, _): &(Option<Vlan>, SegmentId)| vlan.is_some();
+            match vlan {
+                None => DropReason::VlanMissing,
+                Some(_) if segment.trunk.iter().any(is_tagged) => DropReason::VlanUnknown,
+                Some(_) => DropReason::VlanTag,
+            }
+        })
     }
 
     /// Takes a segment out of service; its name and counts stay.

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::batch::Flow;
 use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
 use super::flow::FlowKey;
 use super::neighbors::Hop;
@@ -70,6 +71,7 @@ impl Director {
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
         ip: &Ip,
+        flow: Option<Flow>,
     ) -> Verdict {
         if let Transport::Icmp { kind, .. } = ip.transport
             && ip.is_ipv6()
@@ -94,12 +96,12 @@ impl Director {
         match ip.transport {
             Transport::Tcp { source_port, destination_port, flags } => {
                 let arrival = arrival(Protocol::Tcp, source_port, destination_port, flags);
-                self.judge_transport(now, frame, &arrival)
+                self.judge_transport(now, frame, &arrival, flow)
             }
             Transport::Udp { source_port, destination_port } => {
                 let none = TcpFlags::default();
                 let arrival = arrival(Protocol::Udp, source_port, destination_port, none);
-                self.judge_transport(now, frame, &arrival)
+                self.judge_transport(now, frame, &arrival, flow)
             }
             Transport::Icmp { kind, .. } => {
                 self.judge_icmp(now, ingress, frame, source_mac, ip, kind)
@@ -113,7 +115,7 @@ impl Director {
                     chunk: sctp::governing_chunk(frame.bytes, ip),
                     ..arrival(Protocol::Sctp, source_port, destination_port, none)
                 };
-                self.judge_transport(now, frame, &arrival)
+                self.judge_transport(now, frame, &arrival, flow)
             }
             Transport::Other => self.judge_other_protocol(ip, DropReason::ProtocolUnsupported),
         }
@@ -144,9 +146,13 @@ impl Director {
         now: Instant,
         frame: &mut Frame<'_>,
         arrival: &Arrival<'_>,
+        flow: Option<Flow>,
     ) -> Verdict {
-        let key = arrival.key();
-        if let Some(id) = self.connections.find(&key)
+        let Flow { key, hash } = flow.unwrap_or_else(|| {
+            let key = arrival.key();
+            Flow { key, hash: self.connections.hash(&key) }
+        });
+        if let Some(id) = self.connections.find_hashed(hash, &key)
             && let Some(connection) = self.connections.get(id)
         {
             let (destination, state) = (connection.destination, connection.state);
@@ -162,10 +168,12 @@ impl Director {
                 return self.judge_new_flow(now, frame, arrival, key);
             }
             self.advance(now, id, destination, state, arrival);
-            if arrival.ip.is_fragment() {
-                self.fragments.insert(now, arrival.ip, destination);
-            }
-            return self.forward(now, arrival.ingress, frame, arrival.ip, destination);
+            let (ingress, ip) = (arrival.ingress, arrival.ip);
+            return if ip.is_fragment() {
+                self.forward_first_fragment(now, ingress, frame, ip, destination)
+            } else {
+                self.forward(now, ingress, frame, ip, destination)
+            };
         }
         self.judge_new_flow(now, frame, arrival, key)
     }
@@ -283,17 +291,23 @@ impl Director {
             return about(Verdict::drop(DropReason::SegmentGone));
         };
         let mac = segment.mac;
+        let tag = segment.tag(frame.offload.tag);
         let mtu = segment.mtu();
         let on_wire = OnWire::of(frame.bytes, ip, &frame.offload);
-        if on_wire.largest > u32::from(mtu) {
+        let fits = on_wire.largest <= u32::from(mtu);
+        if !fits && (ip.dont_fragment || frame.offload.segment_size != 0) {
             return about(self.answer_too_big(now, ingress, frame, ip, mtu));
         }
         let hop = self.neighbors.get(neighbor).map_or(Hop::Unreachable, |found| found.hop());
         match hop {
             Hop::Mac(hop) => {
-                self.services.count_packets(id, on_wire.packets, on_wire.bytes);
                 frame.rewrite_macs(hop, mac);
-                about(Verdict::forward(egress))
+                if !fits && let Err(reason) = self.send_fragments(egress, frame, ip, mtu) {
+                    return about(Verdict::drop(reason));
+                }
+                frame.offload.tag = tag;
+                self.services.count_packets(id, on_wire.packets, on_wire.bytes);
+                about(if fits { Verdict::forward(egress) } else { Verdict::fragment(egress) })
             }
             Hop::Resolving => match self.hold.push(neighbor, frame) {
                 Ok(()) => {
@@ -303,24 +317,6 @@ impl Director {
                 Err(_) => about(Verdict::drop(DropReason::HoldFull)),
             },
             Hop::Unreachable => about(Verdict::drop(DropReason::NeighborUnknown)),
-        }
-    }
-
-    /// A fragment without ports goes where its first fragment went.
-    fn judge_later_fragment(
-        &mut self,
-        now: Instant,
-        ingress: SegmentId,
-        frame: &mut Frame<'_>,
-        source_mac: MacAddr,
-        ip: &Ip,
-    ) -> Verdict {
-        let Some(destination) = self.fragments.find(now, ip) else {
-            return self.judge_other_protocol(ip, DropReason::FragmentUnknown);
-        };
-        match self.judge_loop(now, ingress, source_mac, ip) {
-            Some(verdict) => verdict,
-            None => self.forward(now, ingress, frame, ip, destination),
         }
     }
 

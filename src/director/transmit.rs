@@ -82,6 +82,11 @@ impl TransmitQueue {
         Some(Transmit { egress: *egress, bytes, offload: *offload })
     }
 
+    /// Frames that it still takes.
+    pub fn room(&self) -> usize {
+        TRANSMIT_QUEUE_MAX - self.len
+    }
+
     fn free_slot(&mut self) -> Result<&mut Slot, QueueFull> {
         if self.len == TRANSMIT_QUEUE_MAX {
             return Err(QueueFull);

@@ -18,11 +18,15 @@ pub struct Verdict {
 pub enum Action {
     /// Send it, rewritten in place, through this segment's port.
     Forward { egress: SegmentId },
+    /// Nothing: it leaves through this segment's port in fragments, which are in the transmit
+    /// queue.
+    Fragment { egress: SegmentId },
     /// Nothing: it was answered, the answer is in the transmit queue.
     Reply,
     /// Nothing: it told the director something.
     Consume,
-    /// Nothing: a copy waits for a real server's MAC and will come out of the transmit queue.
+    /// Nothing: a copy waits for a real server's MAC, or a fragment for the first one of its
+    /// packet, and will come out of the transmit queue.
     Hold,
     /// Nothing: it is counted under this reason.
     Drop(DropReason),
@@ -35,6 +39,10 @@ impl Verdict {
 
     pub(super) const fn forward(egress: SegmentId) -> Verdict {
         Verdict::new(Action::Forward { egress })
+    }
+
+    pub(super) const fn fragment(egress: SegmentId) -> Verdict {
+        Verdict::new(Action::Fragment { egress })
     }
 
     pub(super) const fn hold() -> Verdict {
@@ -107,8 +115,12 @@ drop_reasons! {
     GroupMac = "group_mac",
     /// An EtherType the director does not speak.
     EtherTypeUnsupported = "ether_type_unsupported",
-    /// A VLAN tag on an untagged segment.
+    /// A VLAN tag on a device without tagged segments, or a second tag.
     VlanTag = "vlan_tag",
+    /// A VLAN tag that none of the device's segments has.
+    VlanUnknown = "vlan_unknown",
+    /// No VLAN tag, on a device with tagged segments only.
+    VlanMissing = "vlan_missing",
     /// An ARP packet cut short, or not for IPv4 over Ethernet, or with an impossible sender.
     ArpMalformed = "arp_malformed",
     /// ARP about addresses that are none of the director's business.
@@ -158,15 +170,18 @@ drop_reasons! {
     NoRealServer = "no_real_server",
     /// The connection table is full of connections worth more than this one.
     ConnectionsFull = "connections_full",
-    /// A later fragment of a packet whose first fragment is not known.
+    /// A later fragment of a packet whose first fragment did not come, or went nowhere.
     FragmentUnknown = "fragment_unknown",
+    /// A later fragment whose first is awaited, when no more of them are held.
+    FragmentHoldFull = "fragment_hold_full",
     /// An ICMP error about no known connection, or one that quotes too little.
     IcmpUnrelated = "icmp_unrelated",
     /// An ICMP message to a VIP that is neither an echo request nor an error.
     IcmpUnsupported = "icmp_unsupported",
     /// An echo request to a VIP none of whose services is up.
     VipDown = "vip_down",
-    /// Larger than the outgoing segment's MTU, and it may not be said to the sender.
+    /// Larger than the outgoing segment's MTU, and neither may it be fragmented nor the sender be
+    /// told.
     TooBig = "too_big",
     /// The real server's MAC is not known and the hold queue is full.
     HoldFull = "hold_full",

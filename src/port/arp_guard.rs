@@ -37,6 +37,7 @@ const ELEMENTS_PER_MESSAGE: usize = 1000;
 /// Numbers of `linux/netfilter/nf_tables.h`.
 mod nft {
     pub const NEWTABLE: u16 = 0;
+    pub const GETTABLE: u16 = 1;
     pub const DELTABLE: u16 = 2;
     pub const NEWCHAIN: u16 = 3;
     pub const NEWRULE: u16 = 6;
@@ -197,17 +198,12 @@ impl ArpGuard {
             owned: true,
         };
         guard.elsewhere = guard.ports_of_other_bridges()?;
-        match guard.socket.transact(SUBSYSTEM, vec![guard.delete_table()]) {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                // Without the capability this is the answer even if there is no such table.
-                return Err(match guard.socket.transact(SUBSYSTEM, vec![guard.new_table(false)]) {
-                    Err(_) => GuardError::NotPermitted,
-                    Ok(()) => GuardError::Taken { table: guard.table.clone() },
-                });
-            }
-            // Nothing was left.
-            _ => {}
+        if let Err(error) = guard.socket.transact(SUBSYSTEM, vec![guard.delete_table()])
+            && error.raw_os_error() == Some(libc::EPERM)
+        {
+            return Err(guard.forbidden());
         }
+        // Nothing was left, or it is gone now.
         match guard.make(tap, true) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 guard.owned = false;
@@ -270,6 +266,16 @@ impl ArpGuard {
             .text(nft::RULE_TABLE, &self.table);
         self.socket.query(request, |body| blocked += counted(body).unwrap_or(0))?;
         Ok(blocked)
+    }
+
+    /// Why a table may not be changed: nobody may without the capability, and a table that belongs
+    /// to another program only that program.
+    fn forbidden(&self) -> GuardError {
+        let tables = Request::new(kind(nft::GETTABLE), DUMP, &header(BRIDGE));
+        match self.socket.query(tables, |_| {}) {
+            Ok(()) => GuardError::Taken { table: self.table.clone() },
+            Err(_) => GuardError::NotPermitted,
+        }
     }
 
     fn ports_of_other_bridges(&self) -> Result<Vec<u32>, GuardError> {

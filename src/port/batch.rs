@@ -1,12 +1,13 @@
 //! A burst of frames in buffers that are used again.
 
-use crate::wire::{Frame, Offload};
+use crate::wire::vlan::{self, TAG_LEN, Tag};
+use crate::wire::{Burst, Frame, Offload};
 
 /// Bytes of a buffer: the largest super-frame with its header, and then some, so that buffers
 /// do not start on the same cache sets (no power of two).
 pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
 
-/// Bytes before each frame for a header of the port's.
+/// Bytes before each frame for a header of the port's, and for a tag.
 const HEADROOM: usize = 16;
 /// From one buffer to the next.
 const STRIDE: usize = HEADROOM + BUFFER_LEN;
@@ -15,8 +16,17 @@ const STRIDE: usize = HEADROOM + BUFFER_LEN;
 pub struct Batch {
     memory: Vec<u8>,
     /// Of the frames present.
-    frames: Vec<(usize, Offload)>,
+    frames: Vec<Slot>,
     capacity: usize,
+}
+
+/// A frame that is present.
+#[derive(Clone, Copy)]
+struct Slot {
+    /// Where it is in the memory.
+    start: usize,
+    len: usize,
+    offload: Offload,
 }
 
 impl Batch {
@@ -41,7 +51,8 @@ impl Batch {
         self.frames.len() == self.capacity
     }
 
-    /// Lets `read` put a frame into the next buffer; it returns the frame's length.
+    /// Lets `read` put a frame into the next buffer; it returns the frame's length. A VLAN tag is
+    /// taken out of it.
     ///
     /// # Errors
     /// What `read` returned; the batch is then unchanged.
@@ -73,14 +84,37 @@ impl Batch {
         assert!(header_len <= HEADROOM, "a header of that length has no room");
         let start = self.frames.len() * STRIDE + HEADROOM;
         let (len, offload) = read(&mut self.memory[start - header_len..start + BUFFER_LEN])?;
-        self.frames.push((len.min(BUFFER_LEN), offload));
+        let len = len.min(BUFFER_LEN);
+        let mut slot = Slot { start, len, offload };
+        if let Some(tag) = vlan::pop(&mut self.memory[start..start + len]) {
+            slot.start += TAG_LEN;
+            slot.len -= TAG_LEN;
+            slot.offload.shift(-(TAG_LEN as i16));
+            slot.offload.tag = Some(tag);
+        }
+        self.frames.push(slot);
         Ok(())
+    }
+
+    /// Makes a frame what it is to be on the wire: with this tag in it, or without any.
+    ///
+    /// # Panics
+    /// When there are not that many frames.
+    #[inline]
+    pub fn tag(&mut self, index: usize, tag: Option<Tag>) {
+        let slot = &mut self.frames[index];
+        slot.offload.tag = None;
+        if let Some(tag) = tag {
+            slot.start -= TAG_LEN;
+            slot.len += TAG_LEN;
+            slot.offload.shift(TAG_LEN as i16);
+            vlan::push(&mut self.memory[slot.start..slot.start + slot.len], tag);
+        }
     }
 
     /// The bytes of every frame, in the order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = (HEADROOM..).step_by(STRIDE);
-        self.frames.iter().zip(starts).map(|(&(len, _), start)| &self.memory[start..start + len])
+        self.frames.iter().map(|slot| &self.memory[slot.start..slot.start + slot.len])
     }
 
     /// The frame at `index`, in the order of arrival.
@@ -88,8 +122,60 @@ impl Batch {
     /// # Panics
     /// When there are not that many.
     pub fn frame(&mut self, index: usize) -> Frame<'_> {
-        let (len, offload) = self.frames[index];
-        let start = index * STRIDE + HEADROOM;
+        let Slot { start, len, offload } = self.frames[index];
         Frame { bytes: &mut self.memory[start..start + len], offload }
+    }
+}
+
+impl Burst for Batch {
+    fn len(&self) -> usize {
+        Batch::len(self)
+    }
+
+    #[inline]
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        Batch::frame(self, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::samples::TCP_SYN;
+    use crate::wire::vlan::{TagKind, Vlan};
+
+    fn read(batch: &mut Batch, frame: &[u8]) {
+        let put = |buffer: &mut [u8]| {
+            buffer[..frame.len()].copy_from_slice(frame);
+            Ok::<_, ()>((frame.len(), Offload::default()))
+        };
+        batch.push_with(put).unwrap();
+    }
+
+    #[test]
+    fn tags_are_taken_out_put_in_and_changed_in_place() {
+        let vlan = |id| Tag::new(Vlan { kind: TagKind::Customer, id }, None);
+        let tagged = |id| {
+            let mut frame = Vec::new();
+            vlan::copy_tagged(&mut frame, &TCP_SYN, vlan(id));
+            frame
+        };
+        let mut batch = Batch::new(4);
+        for _ in 0..3 {
+            batch.clear();
+            for frame in [&TCP_SYN[..], &tagged(7), &TCP_SYN, &tagged(7)] {
+                read(&mut batch, frame);
+            }
+            assert!(batch.is_full());
+            assert!(batch.iter().all(|frame| frame == TCP_SYN));
+            assert_eq!(batch.frame(0).offload.tag, None);
+            assert_eq!(batch.frame(1).offload.tag, Some(vlan(7)));
+            for (index, tag) in [None, None, Some(vlan(9)), Some(vlan(9))].into_iter().enumerate() {
+                batch.tag(index, tag);
+                assert_eq!(batch.frame(index).offload, Offload::default());
+            }
+            let expected = [TCP_SYN.to_vec(), TCP_SYN.to_vec(), tagged(9), tagged(9)];
+            assert!(batch.iter().eq(expected.iter()));
+        }
     }
 }

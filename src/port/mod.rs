@@ -9,6 +9,7 @@ pub mod fault;
 pub mod host_settings;
 mod link;
 mod mapping;
+pub mod memory;
 mod netlink;
 pub mod open_error;
 pub mod packet;

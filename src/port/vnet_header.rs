@@ -50,6 +50,7 @@ pub(super) fn parse(header: &[u8; LEN]) -> Option<Offload> {
         headers_len: half(2).min(HEADERS_LEN_MAX),
         checksum_start: if checksum_pending { half(6) } else { 0 },
         checksum_offset: if checksum_pending { half(8) } else { 0 },
+        tag: None,
     })
 }
 

@@ -1,9 +1,10 @@
 //! The ports of all segments: opened, read in turn, reopened when their device went away.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -60,6 +61,8 @@ pub struct Ports<O: Opener> {
     opener: O,
     /// By [`SegmentId::index`].
     slots: Vec<Option<Slot<O::Port>>>,
+    /// The segments that share another one's device, being on other VLANs of it.
+    shared: Vec<Shared>,
     /// Segments that may have frames, each once.
     ready: VecDeque<SegmentId>,
     /// Whether frames may come with work left to do.
@@ -76,6 +79,14 @@ enum Agreement {
     On,
     /// The first segment that wants frames as on a wire, and why.
     Off(String),
+}
+
+/// A segment whose frames come and go by another one's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shared {
+    id: SegmentId,
+    name: Arc<str>,
+    owner: SegmentId,
 }
 
 struct Slot<P> {
@@ -99,7 +110,13 @@ enum Link<P> {
 
 impl<O: Opener> Ports<O> {
     pub fn new(opener: O) -> Ports<O> {
-        Ports { opener, slots: Vec::new(), ready: VecDeque::new(), offload: Agreement::default() }
+        Ports {
+            opener,
+            slots: Vec::new(),
+            shared: Vec::new(),
+            ready: VecDeque::new(),
+            offload: Agreement::default(),
+        }
     }
 
     /// Closes and opens ports until there is one for each segment wanted. A port whose device is
@@ -113,6 +130,8 @@ impl<O: Opener> Ports<O> {
         now: Instant,
         wanted: &[(SegmentId, &Segment)],
     ) -> Vec<Opened> {
+        let (wanted, shared) = self.share(wanted);
+        let mut handed_on = Vec::new();
         for slot in &mut self.slots {
             let is_wanted = |slot: &Slot<O::Port>| {
                 wanted
@@ -120,15 +139,23 @@ impl<O: Opener> Ports<O> {
                     .any(|(id, segment)| *id == slot.id && same_device(segment, &slot.segment))
             };
             if let Some(unwanted) = slot.take_if(|slot| !is_wanted(slot)) {
-                unwanted.close(registry);
+                // Of a trunk, another segment may be the first now.
+                let mut sharing = self.shared.iter().filter(|with| with.owner == unwanted.id);
+                let heir = wanted.iter().find(|(id, segment)| {
+                    sharing.any(|with| with.id == *id) && same_device(segment, &unwanted.segment)
+                });
+                match heir {
+                    Some((heir, _)) => handed_on.push((*heir, unwanted)),
+                    None => unwanted.close(registry),
+                }
             }
         }
+        for (heir, slot) in handed_on {
+            self.hand_on(registry, heir, slot);
+        }
         let mut opened = Vec::new();
-        for (id, segment) in wanted {
-            if self.slots.len() <= id.index() {
-                self.slots.resize_with(id.index() + 1, || None);
-            }
-            match &mut self.slots[id.index()] {
+        for (id, segment) in &wanted {
+            match self.slot_at(*id) {
                 Some(slot) => slot.segment = (*segment).clone(),
                 empty => {
                     *empty = Some(Slot::closed(*id, (*segment).clone(), now));
@@ -136,8 +163,85 @@ impl<O: Opener> Ports<O> {
                 }
             }
         }
+        let known = std::mem::replace(&mut self.shared, shared);
         self.agree_on_offload();
+        self.tell_shared(&known, &mut opened);
         opened
+    }
+
+    /// Of segments on one device, one has the port, and the others share it: the one that has it
+    /// already, else the first.
+    fn share<'s>(
+        &self,
+        wanted: &[(SegmentId, &'s Segment)],
+    ) -> (Vec<(SegmentId, &'s Segment)>, Vec<Shared>) {
+        let mut by_device: HashMap<&str, SegmentId> = HashMap::with_capacity(wanted.len());
+        let has_port = |(id, segment): &(SegmentId, &Segment)| {
+            let slot = self.slots.get(id.index()).and_then(Option::as_ref);
+            slot.is_some_and(|slot| same_device(segment, &slot.segment))
+        };
+        for (id, segment) in wanted.iter().filter(|wanted| has_port(wanted)).chain(wanted) {
+            by_device.entry(segment.device()).or_insert(*id);
+        }
+        let mut owners: Vec<(SegmentId, &Segment)> = Vec::with_capacity(wanted.len());
+        let mut shared = Vec::new();
+        for &(id, segment) in wanted {
+            match by_device.get(&**segment.device()) {
+                Some(&owner) if owner != id => {
+                    shared.push(Shared { id, name: Arc::clone(&segment.name), owner });
+                }
+                _ => owners.push((id, segment)),
+            }
+        }
+        (owners, shared)
+    }
+
+    /// Gives a port to another segment of its device.
+    fn hand_on(&mut self, registry: &Registry, heir: SegmentId, mut slot: Slot<O::Port>) {
+        if let Link::Open { descriptors, .. } = &slot.link {
+            for descriptor in descriptors {
+                let (token, interest) = (tokens::port(heir), Interest::READABLE);
+                if registry.reregister(&mut SourceFd(descriptor), token, interest).is_err() {
+                    slot.close(registry);
+                    return;
+                }
+            }
+        }
+        (slot.id, slot.is_ready) = (heir, false);
+        let place = self.slot_at(heir);
+        if place.is_none() {
+            *place = Some(slot);
+            self.wake(heir.index());
+        }
+    }
+
+    fn slot_at(&mut self, id: SegmentId) -> &mut Option<Slot<O::Port>> {
+        if self.slots.len() <= id.index() {
+            self.slots.resize_with(id.index() + 1, || None);
+        }
+        &mut self.slots[id.index()]
+    }
+
+    /// Those who share a device that was opened know its MTU, too; likewise those who are new to it.
+    fn tell_shared(&self, known: &[Shared], opened: &mut Vec<Opened>) {
+        for shared in &self.shared {
+            let reopened = opened.iter().any(|(id, result)| *id == shared.owner && result.is_ok());
+            let slot = self.slots.get(shared.owner.index()).and_then(Option::as_ref);
+            let joined = !known.iter().any(|known| known.id == shared.id);
+            if (reopened || joined)
+                && let Some(Slot { link: Link::Open { port, .. }, .. }) = slot
+                && let Ok(mtu) = port.mtu()
+            {
+                opened.push((shared.id, Ok(mtu)));
+            }
+        }
+    }
+
+    /// The segment whose port serves this one.
+    #[inline]
+    fn owner(&self, id: SegmentId) -> SegmentId {
+        // Empty, but with VLANs.
+        self.shared.iter().find(|shared| shared.id == id).map_or(id, |shared| shared.owner)
     }
 
     /// Opens again what is due.
@@ -145,8 +249,10 @@ impl<O: Opener> Ports<O> {
         let due =
             self.slots.iter().flatten().filter(|slot| slot.retry_at().is_some_and(|at| at <= now));
         let due: Vec<SegmentId> = due.map(|slot| slot.id).collect();
-        let opened = due.into_iter().map(|id| (id, self.open(registry, now, id))).collect();
+        let mut opened: Vec<Opened> =
+            due.into_iter().map(|id| (id, self.open(registry, now, id))).collect();
         self.agree_on_offload();
+        self.tell_shared(&self.shared, &mut opened);
         opened
     }
 
@@ -260,6 +366,7 @@ impl<O: Opener> Ports<O> {
     /// Sends one frame; what the port does not take is lost, and counted.
     #[inline]
     pub fn send(&mut self, now: Instant, id: SegmentId, bytes: &[u8], offload: Offload) {
+        let id = self.owner(id);
         let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let result = match &mut slot.link {
             Link::Open { port, .. } if offload.is_plain() || slot.takes_offload => {
@@ -292,7 +399,12 @@ impl<O: Opener> Ports<O> {
     /// How the port of the segment of this name is doing.
     pub fn status(&self, name: &str) -> Option<PortStatus> {
         let mut slots = self.slots.iter().flatten();
-        slots.find(|slot| *slot.segment.name == *name).map(|slot| {
+        let shared = self.shared.iter().find(|shared| *shared.name == *name);
+        let is_meant = |slot: &&Slot<O::Port>| match shared {
+            Some(shared) => slot.id == shared.owner,
+            None => *slot.segment.name == *name,
+        };
+        slots.find(is_meant).map(|slot| {
             let condition = match &slot.link {
                 Link::Open { port, .. } => port.condition().unwrap_or_default(),
                 Link::Closed { .. } => Condition::default(),
@@ -462,8 +574,6 @@ impl Opener for Devices {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use mio::Poll;
 
     use super::super::fake::Lan;
@@ -479,11 +589,15 @@ mod tests {
         director: Director,
     }
 
-    /// Segments by name and TAP.
+    /// Segments by name and TAP, with the VLAN behind a point.
     fn snapshot(segments: &[(&str, &str)]) -> Arc<config::Snapshot> {
         let mut text = String::new();
         for (name, tap) in segments {
-            text += &format!("[segment.{name}]\nrole = \"both\"\ntap = \"{tap}\"\n");
+            let (tap, vlan) = match tap.split_once('.') {
+                Some((tap, vlan)) => (tap, format!("vlan = {vlan}\n")),
+                None => (*tap, String::new()),
+            };
+            text += &format!("[segment.{name}]\nrole = \"both\"\ntap = \"{tap}\"\n{vlan}");
         }
         text += "[[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
                  scheduler = \"rr\"\n";
@@ -523,6 +637,35 @@ mod tests {
             let segments = self.director.segments();
             segments.iter().find(|(_, other)| **other == *name).unwrap().0
         }
+    }
+
+    #[test]
+    fn segments_of_one_device_share_its_port_and_hand_it_on() {
+        let mut fixture = Fixture::new();
+        let opened = |names: &[&str]| -> Vec<(String, bool)> {
+            names.iter().map(|name| (name.to_string(), true)).collect()
+        };
+        let all = [("a", "trunk.10"), ("b", "trunk.20"), ("c", "trunk")];
+        assert_eq!(fixture.reconcile(&all), opened(&["a", "b", "c"]), "each is told the MTU");
+        assert_eq!(fixture.opened("trunk"), (1, 1));
+        assert!(["a", "b", "c"].iter().all(|name| fixture.up(name)));
+        for name in ["a", "b", "c"] {
+            let id = fixture.id(name);
+            fixture.ports.send(Instant::ZERO, id, &[0; 60], Offload::default());
+        }
+        assert_eq!(fixture.lan.device("trunk", |device| device.sent.len()), 3);
+        // Another VLAN is no matter of the port's.
+        let moved = [("a", "trunk.11"), ("b", "trunk.20"), ("c", "trunk")];
+        assert_eq!(fixture.reconcile(&moved), []);
+        // The first leaves, the port stays.
+        assert_eq!(fixture.reconcile(&moved[1..]), []);
+        assert_eq!(fixture.opened("trunk"), (1, 1));
+        assert!(!fixture.up("a") && fixture.up("b") && fixture.up("c"));
+        assert_eq!(fixture.ports.next_ready(), Some(fixture.id("b")), "it is read as b's");
+        assert_eq!(fixture.reconcile(&all), opened(&["a"]), "and comes back");
+        // With the last the device goes.
+        fixture.reconcile(&[("d", "other")]);
+        assert_eq!(fixture.opened("trunk"), (1, 0));
     }
 
     #[test]

@@ -14,18 +14,23 @@ use crate::config::Snapshot;
 use crate::config::snapshot::Segment;
 use crate::director::report::StatusReport;
 use crate::director::{
-    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity,
+    Action, BURST_MAX, Command, Director, Instant, Limits, Response, SegmentId, Severity, Transmit,
+    Verdict,
 };
-use crate::port::Batch;
 use crate::port::urgent::URGENT_LEN;
+use crate::port::{Batch, memory};
 use crate::wire::Frame;
+use crate::wire::vlan::{self, TAG_LEN, Tag};
 
 pub(super) struct Router<O: Opener> {
     director: Director,
     ports: Ports<O>,
     batch: Batch,
+    /// A frame that is given its tag.
+    tagged: Vec<u8>,
     /// Where each frame of the batch goes, if it goes on.
-    egress: [Option<SegmentId>; BURST_MAX],
+    /// Of the frames of a burst.
+    ways: [Option<Way>; BURST_MAX],
     event_log: EventLog,
     guards: Guards,
 }
@@ -33,11 +38,18 @@ pub(super) struct Router<O: Opener> {
 impl<O: Opener> Router<O> {
     /// A router without ports.
     pub fn new(snapshot: Arc<Snapshot>, opener: O, seed: u64) -> Router<O> {
+        let director = Director::new(clock::now(), snapshot, Limits::default(), seed);
+        for (address, bytes) in director.memory() {
+            if let Err(error) = memory::prefer_huge_pages(address, bytes) {
+                log::debug!("connections: no huge pages for them: {error}");
+            }
+        }
         Router {
-            director: Director::new(clock::now(), snapshot, Limits::default(), seed),
+            director,
             ports: Ports::new(opener),
             batch: Batch::new(BURST_MAX),
-            egress: [None; BURST_MAX],
+            tagged: Vec::new(),
+            ways: [None; BURST_MAX],
             event_log: EventLog::default(),
             guards: Guards::default(),
         }
@@ -48,13 +60,17 @@ impl<O: Opener> Router<O> {
     /// # Errors
     /// The first that does not open, and the name of its segment.
     pub fn open_ports(&mut self, registry: &Registry) -> Result<(), (Arc<str>, OpenError)> {
-        for (segment, result) in self.reconcile_ports(registry, clock::now()) {
+        let now = clock::now();
+        for (segment, result) in self.reconcile_ports(registry, now) {
             match result {
                 Ok(mtu) => self.director.set_device_mtu(segment, mtu),
                 Err(error) => return Err((self.segment_name(segment), error)),
             }
         }
-        self.guards.reconcile(clock::now(), self.director.snapshot());
+        self.guards.reconcile(now, self.director.snapshot());
+        // Clients hear of the VIPs before anything else.
+        self.director.handle_timeout(now);
+        self.drain(now);
         Ok(())
     }
 
@@ -116,21 +132,28 @@ impl<O: Opener> Router<O> {
     }
 
     /// One burst from each port that may have frames.
-    pub fn handle_bursts(&mut self, registry: &Registry) {
-        for _ in 0..self.ports.ready_len() {
+    pub fn handle_bursts(&mut self, registry: &Registry, now: Instant) {
+        let mut now = now;
+        for turn in 0..self.ports.ready_len() {
             if let Some(segment) = self.ports.next_ready() {
-                self.handle_burst(registry, segment);
+                if turn > 0 {
+                    now = clock::now();
+                }
+                self.handle_burst(registry, now, segment);
             }
         }
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
-        self.handle_director_timeout(now);
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
+            self.drain(now);
+        }
         if self.ports.poll_timeout().is_some_and(|at| at <= now) {
             let opened = self.ports.handle_timeout(registry, now);
             self.handle_opened(now, opened);
-            self.handle_director_timeout(now);
+            self.drain(now);
         }
         if self.guards.poll_timeout().is_some_and(|at| at <= now) {
             self.guards.handle_timeout(now, self.director.snapshot());
@@ -162,7 +185,6 @@ impl<O: Opener> Router<O> {
         }
         let opened = self.reconcile_ports(registry, now);
         self.handle_opened(now, opened);
-        self.handle_director_timeout(now);
         self.guards.reconcile(now, self.director.snapshot());
         self.drain(now);
     }
@@ -215,32 +237,38 @@ impl<O: Opener> Router<O> {
     }
 
     /// Reads a burst, judges it, sends what comes of it.
-    fn handle_burst(&mut self, registry: &Registry, segment: SegmentId) {
-        let now = clock::now();
-        self.handle_director_timeout(now);
-        let has_urgent = self.ports.has_urgent(segment);
-        if has_urgent {
+    fn handle_burst(&mut self, registry: &Registry, now: Instant, segment: SegmentId) {
+        if self.ports.has_urgent(segment) {
             self.handle_urgent(now, segment);
+            self.ports.receive(registry, now, segment, &mut self.batch);
+            // Those that were answered out of turn come once more, in it.
+            for index in 0..self.batch.len() {
+                let mut frame = self.batch.frame(index);
+                self.ways[index] = None;
+                if !self.ports.is_handled(now, segment, frame.bytes) {
+                    let verdict = self.director.handle_frame(now, segment, &mut frame);
+                    self.ways[index] = way_of(verdict, frame.offload.tag);
+                }
+            }
+            self.send_burst(now);
+            return;
         }
         self.ports.receive(registry, now, segment, &mut self.batch);
-        self.director.look_ahead(self.batch.iter());
-        let len = self.batch.len();
-        for index in 0..len {
-            if has_urgent && self.ports.is_handled(now, segment, self.batch.frame(index).bytes) {
-                self.egress[index] = None;
-                continue;
-            }
-            let verdict = self.director.handle_frame(now, segment, &mut self.batch.frame(index));
-            self.egress[index] = match verdict.action {
-                Action::Forward { egress } => Some(egress),
-                Action::Reply | Action::Consume | Action::Hold | Action::Drop(_) => None,
-            };
-        }
+        let ways = &mut self.ways;
+        self.director.handle_batch(now, segment, &mut self.batch, |index, verdict, tag| {
+            ways[index] = way_of(verdict, tag);
+        });
+        self.send_burst(now);
+    }
+
+    /// Sends what came of a burst.
+    fn send_burst(&mut self, now: Instant) {
         // First what the director had: among it may be frames it held, and they are older than
         // those of this burst.
         self.transmit(now);
-        for index in 0..len {
-            if let Some(egress) = self.egress[index] {
+        for index in 0..self.batch.len() {
+            if let Some(Way { egress, tag }) = self.ways[index] {
+                self.batch.tag(index, tag);
                 let frame = self.batch.frame(index);
                 self.ports.send(now, egress, frame.bytes, frame.offload);
             }
@@ -256,17 +284,10 @@ impl<O: Opener> Router<O> {
         for _ in 0..URGENT_MAX {
             let Some(bytes) = self.ports.receive_urgent(now, segment, &mut buffer) else { break };
             // ARP and neighbour discovery are never forwarded.
-            let _ = self.director.handle_frame(now, segment, &mut Frame::plain(bytes));
+            let _ = self.director.handle_frame(now, segment, &mut Frame::from_wire(bytes));
             any = true;
         }
         if any {
-            self.drain(now);
-        }
-    }
-
-    fn handle_director_timeout(&mut self, now: Instant) {
-        if self.director.poll_timeout().is_some_and(|at| at <= now) {
-            self.director.handle_timeout(now);
             self.drain(now);
         }
     }
@@ -279,8 +300,18 @@ impl<O: Opener> Router<O> {
     }
 
     fn transmit(&mut self, now: Instant) {
-        while let Some(frame) = self.director.poll_transmit() {
-            self.ports.send(now, frame.egress, frame.bytes, frame.offload);
+        while let Some(Transmit { egress, bytes, offload }) = self.director.poll_transmit() {
+            match offload.tag {
+                None => self.ports.send(now, egress, bytes, offload),
+                Some(tag) => {
+                    self.tagged.clear();
+                    vlan::copy_tagged(&mut self.tagged, bytes, tag);
+                    let mut offload = offload;
+                    offload.tag = None;
+                    offload.shift(TAG_LEN as i16);
+                    self.ports.send(now, egress, &self.tagged, offload);
+                }
+            }
         }
     }
 
@@ -316,10 +347,33 @@ impl<O: Opener> Router<O> {
                 Err(error) => log::error!("segment {name}: {error}; trying again"),
             }
         }
+        // What is to be announced goes out at once.
+        if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.handle_timeout(now);
+        }
     }
 
     fn segment_name(&self, segment: SegmentId) -> Arc<str> {
         self.director.segment_name(segment).cloned().unwrap_or_else(|| "?".into())
+    }
+}
+
+/// Where a frame goes, and with which VLAN tag.
+#[derive(Clone, Copy)]
+struct Way {
+    egress: SegmentId,
+    tag: Option<Tag>,
+}
+
+/// Where a frame goes on to, and with which tag, if it does.
+fn way_of(verdict: Verdict, tag: Option<Tag>) -> Option<Way> {
+    match verdict.action {
+        Action::Forward { egress } => Some(Way { egress, tag }),
+        Action::Fragment { .. }
+        | Action::Reply
+        | Action::Consume
+        | Action::Hold
+        | Action::Drop(_) => None,
     }
 }
 

@@ -41,6 +41,32 @@ pub fn verify_transport(frame: &[u8], packet: &Ip) -> Result<(), BadChecksum> {
     if sum.add_slice(covered).ones_complement() == 0 { Ok(()) } else { Err(BadChecksum) }
 }
 
+/// Completes the TCP or UDP checksum of the packet in `frame`, which whoever put it there left to
+/// others. A fragment has none of its own.
+pub fn complete_transport(frame: &mut [u8], packet: &Ip) {
+    let offset = match packet.transport {
+        Transport::Tcp { .. } => 16,
+        Transport::Udp { .. } => 6,
+        _ => return,
+    };
+    let place = packet.payload_start() + offset;
+    if whole_payload(frame, packet).is_err() {
+        return;
+    }
+    let Some(field) = frame.get_mut(place..place + 2) else { return };
+    field.fill(0);
+    let payload = frame.get(packet.payload_start()..packet.end()).unwrap_or_default();
+    let sum = pseudo_header(packet.source, packet.destination, packet.protocol, payload.len());
+    let checksum = match sum.add_slice(payload).ones_complement().to_be() {
+        // Of UDP, 0 would mean that there is none (RFC 768).
+        0 if offset == 6 => 0xffff,
+        checksum => checksum,
+    };
+    if let Some(field) = frame.get_mut(place..place + 2) {
+        field.copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
 /// Verifies the checksum of an ICMP message: without a pseudo-header in IPv4 (RFC 792), with one
 /// in IPv6 (RFC 4443, 2.3). `frame` is the one `packet` was read from.
 ///
@@ -140,6 +166,21 @@ mod tests {
                 assert_eq!(verify(&wrong, &packet), Err(BadChecksum), "byte {offset}");
             }
         }
+    }
+
+    #[test]
+    fn a_checksum_that_was_left_to_others_is_completed() {
+        for sample in [&TCP_SYN[..], &UDP, &TCP_SYN_V6, &UDP_V6, &TCP_DATA_BEHIND_EXTENSIONS] {
+            let packet = ip_of(sample);
+            let mut frame = sample.to_vec();
+            let place = packet.payload_start() + if packet.protocol == 6 { 16 } else { 6 };
+            frame[place] ^= 0x55;
+            complete_transport(&mut frame, &packet);
+            assert_eq!(frame, sample);
+        }
+        let mut echo = ECHO;
+        complete_transport(&mut echo, &ip_of(&ECHO));
+        assert_eq!(echo, ECHO);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One Ethernet frame in a contiguous buffer, with the metadata that travels beside it.
 
+use super::vlan::{self, TAG_LEN};
 use super::{MacAddr, Offload};
 
 /// Bytes of an untagged Ethernet header: destination, source, type.
@@ -18,6 +19,17 @@ impl<'a> Frame<'a> {
         Frame { bytes, offload: Offload::default() }
     }
 
+    /// A frame as it is on a wire; its tag, if it has one, is taken out of it.
+    pub fn from_wire(bytes: &'a mut [u8]) -> Frame<'a> {
+        match vlan::pop(bytes) {
+            Some(tag) => Frame {
+                bytes: bytes.get_mut(TAG_LEN..).unwrap_or_default(),
+                offload: Offload { tag: Some(tag), ..Offload::default() },
+            },
+            None => Frame::plain(bytes),
+        }
+    }
+
     /// Gives the frame a new destination and source: the whole rewrite of direct routing.
     ///
     /// A frame shorter than its two addresses is left alone; nothing that parsed is.
@@ -26,6 +38,29 @@ impl<'a> Frame<'a> {
             addresses[..6].copy_from_slice(&destination.0);
             addresses[6..].copy_from_slice(&source.0);
         }
+    }
+}
+
+/// Frames that arrived together, in order, wherever they are kept.
+pub trait Burst {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The frame at an index below [`Self::len`].
+    fn frame(&mut self, index: usize) -> Frame<'_>;
+}
+
+/// Frames as a plain port gives them.
+impl Burst for [Vec<u8>] {
+    fn len(&self) -> usize {
+        <[Vec<u8>]>::len(self)
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        Frame::plain(&mut self[index])
     }
 }
 

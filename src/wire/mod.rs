@@ -8,6 +8,7 @@ pub mod arp;
 pub mod checksum;
 mod emit;
 pub mod finish;
+pub mod fragment;
 pub mod frame;
 pub mod icmp;
 pub mod ipv6;
@@ -21,7 +22,8 @@ mod quote;
 pub(crate) mod samples;
 pub mod sctp;
 pub mod tcp;
+pub mod vlan;
 
-pub use frame::Frame;
+pub use frame::{Burst, Frame};
 pub use mac::MacAddr;
 pub use offload::Offload;

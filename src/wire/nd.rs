@@ -121,7 +121,8 @@ impl NdPacket {
             }
             NdKind::Solicitation => true,
             NdKind::Advertisement { solicited, .. } => {
-                !self.source.is_unspecified() && !(solicited && self.destination.is_multicast())
+                let to_all_alike = solicited && self.destination.is_multicast();
+                !self.source.is_unspecified() && !to_all_alike
             }
         };
         let is_station = |address: Ipv6Addr| !address.is_multicast() && !address.is_loopback();

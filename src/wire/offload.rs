@@ -1,6 +1,8 @@
 //! What travels beside a frame whose sender left work to others: a checksum to complete, segments
 //! to cut.
 
+use super::vlan::Tag;
+
 /// What a port knows about a frame beside its bytes, in the sense of the virtio network header.
 ///
 /// A plain port gives and takes [`Offload::default()`]: checksums complete, one frame as it
@@ -26,6 +28,8 @@ pub struct Offload {
     pub checksum_start: u16,
     /// Where the checksum is, from there.
     pub checksum_offset: u16,
+    /// The outer VLAN tag, while it is not among the frame's bytes.
+    pub tag: Option<Tag>,
 }
 
 /// What sort of segments a super-frame stands for.

@@ -2,14 +2,18 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../simulation/random.rs"]
+mod random;
 
 mod answers;
 mod arp;
+mod batch;
 mod connections;
-mod fragments_and_icmp;
+mod fragments;
 mod groups;
 mod guardian;
 mod hold;
+mod icmp_errors;
 mod ipv6;
 mod ipv6_discovery;
 mod loops;
@@ -20,3 +24,4 @@ mod sctp;
 mod sorry;
 mod state;
 mod time;
+mod vlan;

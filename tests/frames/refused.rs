@@ -63,7 +63,7 @@ fn every_reason_for_a_drop_on_the_vip_segment() {
         (ipv4(47, None, &[0; 20]), "protocol_unsupported"),
         // SCTP, with a checksum that is none.
         (ipv4(132, None, &[0; 20]), "transport_checksum"),
-        (ipv4(17, Some((7, 1480, false)), &[0; 20]), "fragment_unknown"),
+        (ipv4(1, Some((7, 1480, false)), &[0; 20]), "fragment_unknown"),
         (ipv4(1, None, &[13, 0, 0, 0, 0, 0, 0, 0]), "icmp_unsupported"),
         (ipv4(1, None, &[3, 3, 0, 0, 0, 0, 0, 0]), "icmp_unrelated"),
     ];
@@ -102,7 +102,7 @@ fn every_reason_has_a_name_of_its_own() {
 }
 
 #[test]
-fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with_it() {
+fn a_packet_too_big_for_the_back_segment_is_cut_without_df_and_answered_with_it() {
     let toml = web().replace("tap = \"vipr-back\"", "tap = \"vipr-back\"\nmtu = 1400");
     let mut world = World::new(&toml.replace("\"tcp\"", "\"udp\""));
     let back = world.segment("back");
@@ -121,7 +121,8 @@ fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with
     let mut without = big.clone();
     without[20] = 0;
     let without = with_ip_checksum(without);
-    assert_eq!(world.tell("front", &without), "dropped too_big rs1");
+    assert_eq!(world.tell("front", &without), "fragmented rs1");
+    assert_eq!(world.take_sent().len(), 2);
 
     // What the device can carry counts where nothing is configured.
     let mut unconfigured = World::new(&web().replace("\"tcp\"", "\"udp\""));
@@ -137,7 +138,7 @@ fn a_packet_too_big_for_the_back_segment_is_dropped_without_df_and_answered_with
     assert!(matches!(verdict.action, Action::Forward { .. }), "{verdict:?}");
     // Two datagrams, 1300 bytes of data and 73: so they count, with a header each.
     let traffic = world.status().services[0].traffic;
-    assert_eq!((traffic.packets, traffic.bytes), (1 + 2, 1400 + 2 * 28 + 1373));
+    assert_eq!((traffic.packets, traffic.bytes), (2 + 2, 1400 + 1401 + 2 * 28 + 1373));
     // Segments that are too large for the wire are not, whatever else is offloaded.
     let offload = Offload { segment_size: 1373, ..offload };
     let mut bytes = big.clone();

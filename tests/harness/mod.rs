@@ -10,6 +10,7 @@ use vipr::director::{
     Action, Command, Director, DropReason, Event, Instant, Limits, Response, SegmentId, Verdict,
     report::{ConnectionReport, StatusReport},
 };
+use vipr::wire::vlan::{self, Tag};
 use vipr::wire::{Frame, MacAddr};
 
 pub mod frames;
@@ -118,7 +119,9 @@ impl World {
     pub fn offer(&mut self, segment: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut bytes = frame.to_vec();
         let segment = self.segment(segment);
-        let verdict = self.director.handle_frame(self.now, segment, &mut Frame::plain(&mut bytes));
+        let mut frame = Frame::from_wire(&mut bytes);
+        let verdict = self.director.handle_frame(self.now, segment, &mut frame);
+        let bytes = on_wire(frame.bytes, frame.offload.tag);
         if let Action::Forward { egress } = verdict.action {
             let name = self.director.segment_name(egress).unwrap().to_string();
             self.sent.push(Sent { segment: name, bytes: bytes.clone() });
@@ -136,6 +139,7 @@ impl World {
         let about = real_server.map_or_else(String::new, |name| format!(" {name}"));
         match verdict.action {
             Action::Forward { .. } => format!("forwarded{about}"),
+            Action::Fragment { .. } => format!("fragmented{about}"),
             Action::Reply => "replied".to_owned(),
             Action::Consume => "consumed".to_owned(),
             Action::Hold => format!("held{about}"),
@@ -203,9 +207,11 @@ impl World {
         all
     }
 
-    fn drain(&mut self) {
+    /// Takes what the director has to send and to tell.
+    pub fn drain(&mut self) {
         while let Some(transmit) = self.director.poll_transmit() {
-            let (egress, bytes) = (transmit.egress, transmit.bytes.to_vec());
+            let (egress, tag) = (transmit.egress, transmit.offload.tag);
+            let bytes = on_wire(transmit.bytes, tag);
             let segment = self.director.segment_name(egress).unwrap().to_string();
             self.sent.push(Sent { segment, bytes });
         }
@@ -213,6 +219,16 @@ impl World {
             self.events.push(event);
         }
     }
+}
+
+/// A frame with its tag in it.
+fn on_wire(bytes: &[u8], tag: Option<Tag>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    match tag {
+        Some(tag) => vlan::copy_tagged(&mut frame, bytes, tag),
+        None => frame.extend(bytes),
+    }
+    frame
 }
 
 /// A configuration that must be right.

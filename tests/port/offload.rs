@@ -3,7 +3,7 @@
 use vipr::port::{OpenError, Port, TapConfig, TapPort};
 use vipr::wire::{MacAddr, Offload};
 
-use super::packet::{STATION, receive_all, super_frame, to, wait_until_running};
+use super::packet::{receive_all, super_frame, to, wait_until_running};
 use super::support::*;
 
 fn open(tap: &str, bridge: Option<&str>) -> Result<TapPort, OpenError> {
@@ -81,7 +81,7 @@ namespaced! {
         other.set_offload(true).unwrap();
         wait_until_running(&plain);
         wait_until_running(&other);
-        let (one, two) = (frame(1, 60), to(STATION, frame(2, 1514)));
+        let (one, two) = (frame(1, 60), to(MacAddr([2, 0, 0, 0, 0, 9]), frame(2, 1514)));
         plain.send(&one, Offload::default()).unwrap();
         assert!(receive_all(&mut other).contains(&(one, Offload::default())));
         other.send(&two, Offload::default()).unwrap();

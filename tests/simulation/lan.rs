@@ -9,6 +9,7 @@ use vipr::director::report::StatusReport;
 use vipr::director::{Action, Command, Director, Instant, Limits, Response};
 use vipr::wire::{Frame, MacAddr};
 
+use crate::family::{self, Family};
 use crate::harness::{SEGMENTS, snapshot};
 use crate::oracles::Oracles;
 use crate::random::Random;
@@ -60,6 +61,7 @@ pub struct Lan {
     random: Random,
     faults: Faults,
     topology: Topology,
+    family: Family,
     director: Director,
     stations: Vec<Station>,
     plugs: BTreeMap<Plug, usize>,
@@ -73,12 +75,16 @@ pub struct Lan {
 
 impl Lan {
     pub fn new(seed: u64, topology: Topology, faults: Faults) -> Lan {
+        Lan::of(Family::V4, seed, topology, faults)
+    }
+
+    pub fn of(family: Family, seed: u64, topology: Topology, faults: Faults) -> Lan {
         let now = Instant::from_nanos(1_000_000_000);
         let (front, back) = match topology {
             Topology::TwoSegments => ("front", "back"),
             Topology::OneArm => ("lan", "lan"),
         };
-        let configuration = configuration(topology);
+        let configuration = configuration(topology, family);
         let director = Director::new(now, snapshot(&configuration), Limits::default(), seed);
         let mut lan = Lan {
             seed,
@@ -86,6 +92,7 @@ impl Lan {
             random: Random::new(seed),
             faults,
             topology,
+            family,
             director,
             stations: Vec::new(),
             plugs: BTreeMap::new(),
@@ -184,7 +191,7 @@ impl Lan {
             }
         }
         self.now = back;
-        let snapshot = snapshot(&configuration(self.topology));
+        let snapshot = snapshot(&configuration(self.topology, self.family));
         self.director = Director::new(self.now, snapshot, Limits::default(), self.seed + 1);
         if takes_up {
             let mut import = self.director.import(self.now, down);
@@ -272,7 +279,10 @@ impl Lan {
 
     fn follow(&mut self, station: usize, reactions: Reactions) {
         for (plug, bytes) in reactions.frames {
-            self.send(plug, &bytes);
+            match self.family {
+                Family::V4 => self.send(plug, &bytes),
+                Family::V6 => self.send(plug, &family::translate(&bytes)),
+            }
         }
         if let Some(after) = reactions.wake_after {
             self.put(after, Happening::Wake { station });
@@ -354,7 +364,7 @@ pub struct Reactions {
     pub wake_after: Option<Duration>,
 }
 
-fn configuration(topology: Topology) -> String {
+fn configuration(topology: Topology, family: Family) -> String {
     let (segments, back) = match topology {
         Topology::TwoSegments => (SEGMENTS.to_owned(), "back"),
         Topology::OneArm => (
@@ -373,8 +383,12 @@ fn configuration(topology: Topology) -> String {
             )
         })
         .collect();
-    format!(
+    let configuration = format!(
         "{segments}\n[[service]]\nname = \"web\"\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\n\
          ports = 80\nscheduler = \"wrr\"\n{servers}"
-    )
+    );
+    match family {
+        Family::V4 => configuration,
+        Family::V6 => family::configuration(&configuration),
+    }
 }

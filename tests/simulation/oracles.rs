@@ -44,11 +44,14 @@ impl Oracles {
                 let dip = if segment == "front" { FRONT_DIP } else { BACK_DIP };
                 assert!([FRONT_MAC, BACK_MAC].contains(&sender_mac), "seed {seed}");
                 if request {
+                    // Of IPv6 it always has an address to ask from, the link-local one.
+                    let MacAddr([.., a, b, c]) = sender_mac;
+                    let asks_as = sender == dip || sender == [0xfe, a, b, c];
                     let announces = sender == VIP && target == VIP && segment != "back";
                     let asks = sender == dip && target[..3] == [10, 0, 0] && segment != "front";
-                    let finds_out = sender == dip && target == VIP && segment != "back";
+                    let finds_out = asks_as && target == VIP && segment != "back";
                     // A claimant, and nobody else, is asked who he is.
-                    let identifies = self.leak && sender == dip && target[..3] == [10, 0, 0];
+                    let identifies = self.leak && asks_as && target[..3] == [10, 0, 0];
                     assert!(
                         announces || asks || finds_out || identifies,
                         "seed {seed}: {bytes:02x?}"
@@ -63,6 +66,10 @@ impl Oracles {
                     let asker = &cause.expect("nobody asked")[6..12];
                     assert_eq!(&bytes[..6], asker, "seed {seed}: by unicast, to who asked");
                 }
+            }
+            Heard::Listening => {
+                assert_eq!(bytes[..6], [0x33, 0x33, 0, 0, 0, 0x16], "seed {seed}");
+                assert_eq!(bytes[22..24], [0xfe, 0x80], "seed {seed}: from its link-local address");
             }
             Heard::Tcp(tcp) if tcp.flags == "R" && tcp.source == VIP => {
                 let cause = cause.expect("nothing to answer");

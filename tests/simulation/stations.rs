@@ -7,6 +7,7 @@ use etherparse::{ArpOperation, NetSlice, SlicedPacket, TransportSlice};
 use vipr::director::Instant;
 use vipr::wire::MacAddr;
 
+use crate::family::{read_discovery, short};
 use crate::harness::VIP;
 use crate::harness::frames::{Tcp, arp_reply, arp_request};
 use crate::lan::{Plug, Reactions};
@@ -58,8 +59,15 @@ impl Station {
 
 /// An ARP packet or a TCP segment, as far as anyone here cares.
 pub enum Heard {
-    Arp { request: bool, sender_mac: MacAddr, sender: [u8; 4], target: [u8; 4] },
+    Arp {
+        request: bool,
+        sender_mac: MacAddr,
+        sender: [u8; 4],
+        target: [u8; 4],
+    },
     Tcp(Tcp),
+    /// A report of which multicast groups are listened to.
+    Listening,
     Other,
 }
 
@@ -73,7 +81,14 @@ pub fn read(bytes: &[u8]) -> Heard {
             sender: arp.sender_protocol_addr().try_into().unwrap(),
             target: arp.target_protocol_addr().try_into().unwrap(),
         },
-        (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) => {
+        (Some(net @ (NetSlice::Ipv4(_) | NetSlice::Ipv6(_))), Some(TransportSlice::Tcp(tcp))) => {
+            let (source, destination) = match net {
+                NetSlice::Ipv6(ip) => {
+                    (short(ip.header().source()), short(ip.header().destination()))
+                }
+                NetSlice::Ipv4(ip) => (ip.header().source(), ip.header().destination()),
+                NetSlice::Arp(_) => unreachable!("ARP carries no TCP"),
+            };
             let flags = match (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()) {
                 (_, _, _, true) => "R",
                 (true, true, _, _) => "SA",
@@ -84,8 +99,8 @@ pub fn read(bytes: &[u8]) -> Heard {
             Heard::Tcp(Tcp {
                 source_mac: mac(6),
                 destination_mac: mac(0),
-                source: ip.header().source(),
-                destination: ip.header().destination(),
+                source,
+                destination,
                 source_port: tcp.source_port(),
                 destination_port: tcp.destination_port(),
                 flags,
@@ -94,7 +109,7 @@ pub fn read(bytes: &[u8]) -> Heard {
                 payload: tcp.payload().to_vec(),
             })
         }
-        _ => Heard::Other,
+        _ => read_discovery(bytes, &sliced),
     }
 }
 

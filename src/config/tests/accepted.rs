@@ -9,6 +9,7 @@ use crate::config::snapshot::{
     Announce, Attach, AttachKind, OffloadMode, Persistence, PortRange, Ports, Protocol, Role,
     SchedulerKind, SchedulerOptions, Timeouts, Unmatched,
 };
+use crate::wire::vlan::{TagKind, Vlan};
 
 fn service_with(line: &str) -> std::sync::Arc<crate::config::snapshot::Service> {
     accepted(&edited(&[(15, line)])).services.remove(0)
@@ -374,4 +375,27 @@ fn a_derived_mac_follows_the_names_only() {
 fn equal_texts_make_equal_snapshots_and_different_ones_do_not() {
     assert_eq!(accepted(BASE), accepted(&format!("# a remark\n{BASE}")));
     assert_ne!(accepted(BASE), accepted(&edited(&[(19, "address = \"10.0.0.11\"\nweight = 2")])));
+}
+
+#[test]
+fn segments_of_different_vlans_may_share_a_tap() {
+    let segment = |name: &str, vlan: &str| {
+        format!("[segment.{name}]\nrole = \"both\"\ntap = \"trunk\"\nbridge = \"br0\"\n{vlan}\n")
+    };
+    let text = [
+        segment("untagged", ""),
+        segment("ten", "vlan = 10"),
+        segment("provider", "vlan = { id = 10, protocol = \"802.1ad\" }"),
+        segment("largest", "vlan = { id = 4094 }"),
+    ]
+    .concat();
+    let vlans: Vec<_> = accepted(&text).segments.iter().map(|segment| segment.vlan).collect();
+    let vlan = |kind, id| Some(Vlan { kind, id });
+    let expected = [
+        None,
+        vlan(TagKind::Customer, 10),
+        vlan(TagKind::Service, 10),
+        vlan(TagKind::Customer, 4094),
+    ];
+    assert_eq!(vlans, expected);
 }

@@ -53,7 +53,6 @@ fn misplaced_keys_and_tables_are_named() {
             &[(2, "role = \"vip\"\nuplink = \"eth0\"")],
             &["3:1: `uplink` is not supported by this version"],
         ),
-        (&[(2, "role = \"vip\"\nvlan = 7")], &["3:1: `vlan` is not supported by this version"]),
         (
             &[(2, "role = \"vip\"\narp_guard = true")],
             &["3:13: `arp_guard` on a segment without a bridge"],
@@ -719,6 +718,47 @@ fn clashes_of_services_are_named() {
 }
 
 #[test]
+fn wrong_vlans_are_named() {
+    let segment = |name: &str, more: &str| {
+        format!("[segment.{name}]\nrole = \"both\"\ntap = \"trunk\"\n{more}\n")
+    };
+    let one = |more: &str| segment("a", more);
+    let two = |a: &str, b: &str| [segment("a", a), segment("b", b)].concat();
+    let rows = [
+        (one("vlan = 0"), vec!["4:8: `vlan` is out of range: 0"]),
+        (one("vlan = 4095"), vec!["4:8: `vlan` is out of range: 4095"]),
+        (one("vlan = \"ten\""), vec!["4:8: `vlan` is a string"]),
+        (one("vlan = { protocol = \"802.1Q\" }"), vec!["4:8: vlan without `id`"]),
+        (
+            one("vlan = { id = 1, protocol = \"802.1x\" }"),
+            vec!["4:29: `protocol` cannot be \"802.1x\""],
+        ),
+        (two("", ""), vec!["7:7: TAP `trunk` is in use already"]),
+        (two("vlan = 7", "vlan = 7"), vec!["7:7: TAP `trunk` has VLAN 7 already"]),
+        (
+            two("vlan = 7\nbridge = \"br0\"", "vlan = 8"),
+            vec!["6:10: segments of one TAP differ in `bridge`"],
+        ),
+        (
+            two("vlan = 7\nmtu = 1400", "vlan = 8\noffload = \"off\""),
+            vec![
+                "6:10: segments of one TAP differ in `mtu`",
+                "6:10: segments of one TAP differ in `offload`",
+            ],
+        ),
+        (
+            two("vlan = 7\nbridge = \"br0\"", "vlan = 8\nbridge = \"br0\"")
+                + "[segment.c]\nrole = \"both\"\ntap = \"own\"\nbridge = \"br0\"\n",
+            vec!["14:10: bridge `br0` is in use already"],
+        ),
+    ];
+    for (text, expected) in rows {
+        let diagnostics = refused(&text);
+        assert_eq!(listed(&diagnostics), expected, "\n{text}\n\n{diagnostics}\n");
+    }
+}
+
+#[test]
 fn wrong_groups_are_named() {
     let group = |listen: &str| edited(&[(13, &format!("listen = [{listen}]")), (14, ""), (15, "")]);
     let rows: &[(&str, &[&str])] = &[
@@ -1003,7 +1043,7 @@ fn all_mistakes_are_reported_at_once() {
     let text = edited(&[
         (2, "role = vip"),
         (3, "tap = \"vipr-front-sixteen\"\nbrigde = \"br0\""),
-        (8, "tap = \"vipr-back\"\nmtu = 20\nvlan = 5"),
+        (8, "tap = \"vipr-back\"\nmtu = 20\nuplink = \"x\""),
         (13, "vip = \"10.0.0.1\""),
         (15, "ports = [0, \"x\"]\nscheduler = \"hm\"\nscheduler = \"wlc\""),
         (19, "address = \"10.0.0.300\"\nweight = \"1\"\nmac = \"01:00:5e:00:00:01\""),
@@ -1013,7 +1053,7 @@ fn all_mistakes_are_reported_at_once() {
         "3:7: `tap` is 18 bytes long: \"vipr-front-sixteen\"",
         "4:1: unknown key `brigde` in [segment.front]",
         "10:7: `mtu` is out of range: 20",
-        "11:1: `vlan` is not supported by this version",
+        "11:1: `uplink` is not supported by this version",
         "16:7: VIP 10.0.0.1 is the director's own address",
         "18:10: `ports` has port 0",
         "18:13: `ports` is not a port or a range: \"x\"",
@@ -1084,6 +1124,7 @@ fn every_known_key_is_read() {
                 inline @ ("persistence" | "scheduler_options") => {
                     format!("[[service]]\n{inline} = {{ {line} }}")
                 }
+                "vlan" => format!("[segment.x]\nvlan = {{ {line} }}"),
                 "listen" => format!("[[service]]\nlisten = [{{ {line} }}]"),
                 header if header.trim_start_matches('[').starts_with("service.") => {
                     format!("[[service]]\n{header}\n{line}")

@@ -1,7 +1,7 @@
 //! Segments among each other: devices, MAC addresses, the director's own addresses.
 
 use core::hash::Hasher;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use siphasher::sip::SipHasher13;
 
@@ -10,7 +10,7 @@ use crate::config::attach::Device;
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span};
 use crate::config::document::{Document, SegmentSection};
 use crate::config::section::At;
-use crate::config::snapshot::{Defend, Segment};
+use crate::config::snapshot::{Attach, Defend, Segment};
 use crate::wire::MacAddr;
 
 /// Segments of one router.
@@ -64,6 +64,7 @@ fn build(section: &SegmentSection, router: &str, taken: &mut HashSet<MacAddr>) -
         name: section.name.value.clone(),
         role: section.role?.value,
         attach: section.attachment.attach.clone()?,
+        vlan: section.vlan?.map(|at| at.value),
         offload: section.offload?,
         mac,
         mtu: section.mtu?.map(|at| at.value),
@@ -97,25 +98,72 @@ fn derive_mac(router: &str, segment: &str, taken: impl Fn(MacAddr) -> bool) -> M
     }
 }
 
-/// No device is used twice, in whatever part.
+/// No device is used twice, in whatever part; but segments of different VLANs may share a TAP, and
+/// with it its bridge.
 fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
-    let mut seen = Seen::new();
+    let mut seen: HashMap<&str, (&SegmentSection, &Device)> = HashMap::new();
+    let mut vlans = Seen::new();
     for section in sections {
-        for Device { role: kind, name: At { value, span } } in &section.attachment.devices {
-            if let Some(first) = seen.note(value.clone(), *span) {
-                let help = match *kind {
-                    "TAP" => "give each segment a TAP of its own",
-                    "interface" => "one segment with role = \"both\" serves one interface",
-                    _ => "one segment with role = \"both\" serves one bridge from one TAP",
-                };
-                let message = format!("{kind} `{value}` is in use already");
-                let mistake = Mistake::new(*span, message)
-                    .expected("expected a device that no other key names")
-                    .related(first, "first used here")
-                    .help(help);
-                mistakes.report(mistake);
+        for device in &section.attachment.devices {
+            let Device { role: kind, name: At { value, span } } = device;
+            let vlan = (*kind == "TAP").then(|| section.vlan.ok()).flatten();
+            let same_vlan = vlan
+                .and_then(|vlan| vlans.note((value.clone(), vlan.map(|vlan| vlan.value)), *span));
+            let &mut (first, earlier) = seen.entry(value).or_insert((section, device));
+            if core::ptr::eq(earlier, device) {
+                continue;
             }
+            let shares = earlier.role == *kind && tap_of(first) == tap_of(section);
+            if shares && same_vlan.is_none() && matches!(*kind, "TAP" | "bridge") {
+                if *kind == "TAP" {
+                    check_trunk(first, section, mistakes);
+                }
+                continue;
+            }
+            let help = match *kind {
+                "TAP" => "give each segment a TAP of its own, or on one TAP a `vlan` of its own",
+                "interface" => "one segment with role = \"both\" serves one interface",
+                _ => "one segment with role = \"both\" serves one bridge from one TAP",
+            };
+            let message = match vlan.flatten() {
+                Some(vlan) if same_vlan.is_some() => {
+                    format!("{kind} `{value}` has VLAN {} already", vlan.value)
+                }
+                _ => format!("{kind} `{value}` is in use already"),
+            };
+            let mistake = Mistake::new(*span, message)
+                .expected("expected a device that no other key names")
+                .related(same_vlan.unwrap_or(earlier.name.span), "first used here")
+                .help(help);
+            mistakes.report(mistake);
         }
+    }
+}
+
+fn tap_of(section: &SegmentSection) -> Option<&str> {
+    let mut devices = section.attachment.devices.iter();
+    devices.find(|device| device.role == "TAP").map(|device| &*device.name.value)
+}
+
+/// Segments that share a TAP say the same of it.
+fn check_trunk(first: &SegmentSection, other: &SegmentSection, mistakes: &mut Mistakes) {
+    let bridge = |section: &SegmentSection| match &section.attachment.attach {
+        Ok(Attach::Tap { bridge, .. }) => Some(bridge.clone()),
+        _ => None,
+    };
+    let mtu = |section: &SegmentSection| section.mtu.ok().map(|mtu| mtu.map(|at| at.value));
+    let differing = [
+        ("bridge", bridge(first) == bridge(other)),
+        ("mtu", mtu(first) == mtu(other)),
+        ("offload", first.offload == other.offload),
+    ];
+    for (key, _) in differing.iter().filter(|(_, same)| !same) {
+        let message = format!("segments of one TAP differ in `{key}`");
+        let mistake = Mistake::new(other.name.span, message)
+            .expected("expected the same, since it is that of the TAP")
+            .related(first.name.span, "the first of its segments")
+            .help(format!("give both the same `{key}`, or none"));
+        mistakes.report(mistake);
     }
 }
 

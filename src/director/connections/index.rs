@@ -111,10 +111,9 @@ impl Index {
         false
     }
 
-    /// Bytes of the slots, touched or not.
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.slots)
+    /// Address and bytes of the slots, touched or not.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        (self.slots.as_ptr().addr(), size_of_val(&*self.slots))
     }
 
     /// Shifts followers back until every one of them is reached from its home again.

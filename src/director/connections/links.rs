@@ -11,12 +11,10 @@ pub(super) const TIMER: usize = 0;
 /// Which of a node's links a list goes through: its eviction class.
 pub(super) const CLASS: usize = 1;
 
-/// What is kept of a connection beside its entry, and is not touched by its packets. 32 bytes.
+/// What is kept of a connection beside its entry, and is not touched by its packets. 28 bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     links: [Link; 2],
-    /// Counts the connections that have had this slot; outlives each of them.
-    pub(super) generation: u32,
     /// Of a template: the connections that point at it.
     pub(super) controlled: u32,
     /// The template of a connection, or [`ConnectionId::NONE`].
@@ -26,10 +24,18 @@ pub(super) struct Node {
 impl Node {
     pub(super) const UNUSED: Node = Node {
         links: [Link { previous: NIL, next: NIL }; 2],
-        generation: 0,
         controlled: 0,
         control: ConnectionId::NONE,
     };
+
+    /// Of a slot that is in no list, as no connection is in it: the next of its kind.
+    pub(super) const fn next_vacant(&self) -> u32 {
+        self.links[TIMER].next
+    }
+
+    pub(super) const fn set_next_vacant(&mut self, slot: u32) {
+        self.links[TIMER].next = slot;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

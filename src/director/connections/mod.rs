@@ -6,7 +6,8 @@
 //! meaning of TCP segments that of [`state`].
 //!
 //! Everything is allocated once, at full capacity, and touched only as it fills; nothing here
-//! ever grows, moves or is rehashed. At most 128 bytes a connection, all in.
+//! ever grows, moves or is rehashed. At most 128 bytes a connection, all in. Where that is in
+//! memory, [`ConnectionTable::memory`] tells whoever can get huge pages for it.
 
 mod index;
 mod links;
@@ -16,17 +17,15 @@ mod wheel;
 
 use core::time::Duration;
 
-use slab::Slab;
-
 pub use self::index::FlowHash;
 use self::index::Index;
 use self::links::{CLASS, List, NIL, Node};
 pub use self::sctp::SctpEvent;
 pub use self::state::{ConnectionState, TcpEvent};
 use self::wheel::{Wheel, WheelSlot};
+use super::DestinationId;
 use super::flow::FlowKey;
 use super::instant::Instant;
-use super::{BURST_MAX, DestinationId};
 
 /// Connections at most, whatever the configuration asks for.
 pub const CAPACITY_MAX: u32 = index::CAPACITY_MAX;
@@ -61,13 +60,14 @@ pub enum Eviction {
 const EVICTABLE: usize = 3;
 
 /// One connection (or persistence template). One cache line.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub struct Connection {
     key: FlowKey,
     /// The real server of the service that has it.
     pub destination: DestinationId,
     deadline: Instant,
+    /// Counts what happens to the slot: odd while a connection is in it, even when none is.
     generation: u32,
     wheel_slot: WheelSlot,
     pub state: ConnectionState,
@@ -79,6 +79,10 @@ impl Connection {
     #[inline]
     pub const fn key(&self) -> &FlowKey {
         &self.key
+    }
+
+    const fn is_live(&self) -> bool {
+        !self.generation.is_multiple_of(2)
     }
 
     /// From this moment on the connection counts as gone, whether it has been removed or not.
@@ -105,9 +109,13 @@ pub struct TableFull;
 pub struct ConnectionTable {
     capacity: u32,
     index: Index,
-    entries: Slab<Connection>,
-    /// By slot of `entries`; one for each slot that was ever used.
+    /// By slot; those that were never used are beyond the end.
+    entries: Vec<Connection>,
+    /// By slot, as many as `entries`.
     nodes: Vec<Node>,
+    /// The last slot that was given back, and in its node the one before.
+    vacant: u32,
+    len: u32,
     wheel: Wheel,
     /// By [`Eviction`], in the order in which connections came into the class.
     evictable: [List<CLASS>; EVICTABLE],
@@ -121,8 +129,10 @@ impl ConnectionTable {
         ConnectionTable {
             capacity,
             index: Index::new(capacity, hash_key),
-            entries: Slab::with_capacity(capacity as usize),
+            entries: Vec::with_capacity(capacity as usize),
             nodes: Vec::with_capacity(capacity as usize),
+            vacant: NIL,
+            len: 0,
             wheel: Wheel::new(now),
             evictable: [List::EMPTY; EVICTABLE],
         }
@@ -130,7 +140,16 @@ impl ConnectionTable {
 
     /// Connections in the table, expired ones that have not been removed yet included.
     pub fn len(&self) -> u32 {
-        self.entries.len() as u32
+        self.len
+    }
+
+    /// Where the large parts of the table are in memory: address and bytes of each, touched or
+    /// not. They stay there.
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        fn of<T>(memory: &Vec<T>) -> (usize, usize) {
+            (memory.as_ptr().addr(), memory.capacity() * size_of::<T>())
+        }
+        [self.index.memory(), of(&self.entries), of(&self.nodes)]
     }
 
     pub fn is_empty(&self) -> bool {
@@ -163,23 +182,19 @@ impl ConnectionTable {
         })
     }
 
-    /// Brings near what [`Self::find`] will touch for each of these hashes (of which it takes the
-    /// first [`BURST_MAX`]): all of the index, then all of the entries, so that one cache miss
-    /// does not wait for another. Changes nothing but the time that takes.
-    pub fn look_ahead(&self, hashes: &[FlowHash]) {
-        let mut found = [NIL; BURST_MAX];
-        let mut touched = 0;
-        for &hash in hashes {
-            touched ^= self.index.touch(hash);
-        }
-        for (&hash, found) in hashes.iter().zip(&mut found) {
-            *found = self.index.candidates(hash).next().unwrap_or(NIL);
-        }
-        for &entry in &found[..hashes.len().min(BURST_MAX)] {
-            let generation = self.entries.get(entry as usize).map(|entry| entry.generation);
-            touched ^= u64::from(generation.unwrap_or(0));
-        }
-        core::hint::black_box(touched);
+    /// Reads what [`Self::find_hashed`] reads first for this hash, to have it near afterwards. To
+    /// be done for a whole burst before [`Self::approach_entry`] is, so that one cache miss does
+    /// not wait for another. Gives something of what it read.
+    #[inline]
+    pub fn approach_index(&self, hash: FlowHash) -> u64 {
+        self.index.touch(hash)
+    }
+
+    /// The same for what is read after that: the connection itself.
+    #[inline]
+    pub fn approach_entry(&self, hash: FlowHash) -> u64 {
+        let slot = self.index.candidates(hash).next().unwrap_or(NIL);
+        self.entries.get(slot as usize).map_or(0, |entry| u64::from(entry.generation))
     }
 
     #[inline]
@@ -202,26 +217,26 @@ impl ConnectionTable {
         if self.len() == self.capacity {
             return Err(TableFull);
         }
-        let slot = self.entries.vacant_key() as u32;
+        let slot = if self.vacant == NIL { self.entries.len() as u32 } else { self.vacant };
         self.index.insert(self.index.hash(&key), slot).map_err(|_| TableFull)?;
-        if slot as usize == self.nodes.len() {
+        if slot == self.vacant {
+            self.vacant = self.nodes[slot as usize].next_vacant();
+        } else {
             self.nodes.push(Node::UNUSED);
         }
-        let generation = self.nodes[slot as usize].generation;
+        let last = self.entries.get(slot as usize).map_or(0, |entry| entry.generation);
+        let generation = last.wrapping_add(1);
         let wheel_slot = self.wheel.link(&mut self.nodes, slot, deadline);
         let class = state.eviction_at_first();
         if let Some(list) = list_of(&mut self.evictable, class) {
             list.push(&mut self.nodes, slot);
         }
-        self.entries.insert(Connection {
-            key,
-            destination,
-            deadline,
-            generation,
-            wheel_slot,
-            state,
-            class,
-        });
+        let entry = Connection { key, destination, deadline, generation, wheel_slot, state, class };
+        match self.entries.get_mut(slot as usize) {
+            Some(vacant) => *vacant = entry,
+            None => self.entries.push(entry),
+        }
+        self.len += 1;
         Ok(ConnectionId { slot, generation })
     }
 
@@ -264,7 +279,7 @@ impl ConnectionTable {
             }
             Eviction::Kept => return None,
         };
-        Some(ConnectionId { slot, generation: self.nodes[slot as usize].generation })
+        Some(ConnectionId { slot, generation: self.entries[slot as usize].generation })
     }
 
     /// Removes and returns one connection whose deadline has passed. A template that has placed
@@ -302,10 +317,12 @@ impl ConnectionTable {
         limit: u32,
         mut visit: impl FnMut(ConnectionId, &Connection),
     ) -> Option<u32> {
-        let used = self.nodes.len() as u32;
+        let used = self.entries.len() as u32;
         let end = cursor.saturating_add(limit.max(1)).min(used);
         for slot in cursor..end {
-            if let Some(connection) = self.entries.get(slot as usize) {
+            if let Some(connection) = self.entries.get(slot as usize)
+                && connection.is_live()
+            {
                 visit(ConnectionId { slot, generation: connection.generation }, connection);
             }
         }
@@ -335,16 +352,20 @@ impl ConnectionTable {
     }
 
     fn remove_slot(&mut self, slot: u32) -> Connection {
-        let connection = self.entries.remove(slot as usize);
+        let entry = &mut self.entries[slot as usize];
+        let connection = *entry;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.len -= 1;
         self.index.remove(self.index.hash(&connection.key), slot);
         self.wheel.unlink(&mut self.nodes, slot, connection.wheel_slot);
         if let Some(list) = list_of(&mut self.evictable, connection.class) {
             list.unlink(&mut self.nodes, slot);
         }
         let node = &mut self.nodes[slot as usize];
-        node.generation = node.generation.wrapping_add(1);
         node.controlled = 0;
         let template = core::mem::replace(&mut node.control, ConnectionId::NONE);
+        node.set_next_vacant(self.vacant);
+        self.vacant = slot;
         if self.get(template).is_some() {
             self.nodes[template.slot as usize].controlled -= 1;
         }

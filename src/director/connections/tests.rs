@@ -31,24 +31,17 @@ fn add(table: &mut ConnectionTable, number: u32, state: ConnectionState) -> Conn
 
 #[test]
 fn a_connection_takes_at_most_128_bytes_all_in() {
-    // As `slab` keeps it: a free slot holds the number of the next free one.
-    #[allow(dead_code)]
-    enum SlabEntry {
-        Vacant(usize),
-        Occupied(Connection),
-    }
-    let entry = size_of::<SlabEntry>();
-    let node = size_of::<Node>();
+    let (entry, node) = (size_of::<Connection>(), size_of::<Node>());
     assert_eq!(
         entry, 64,
         "key 40, destination 8, deadline 8, generation 4, slot 2, state and class 1 each"
     );
-    assert_eq!(node, 32, "two lists 16, generation 4, template 8, and a template's count 4");
+    assert_eq!(node, 28, "two lists 16, template 8, and a template's count 4");
 
     // The index has 16 bytes an entry where the capacity is a power of two, as by default, and
     // less than 32 at worst.
-    for (capacity, total) in [(1 << 20, 112), ((1 << 20) - 1, 112), ((1 << 20) + 1, 127)] {
-        let index = Index::new(capacity, (0, 0)).bytes();
+    for (capacity, total) in [(1 << 20, 108), ((1 << 20) - 1, 108), ((1 << 20) + 1, 123)] {
+        let (_, index) = Index::new(capacity, (0, 0)).memory();
         assert_eq!(entry + node + index / capacity as usize, total, "capacity {capacity}");
     }
 
@@ -208,22 +201,53 @@ fn templates_know_how_many_they_placed() {
 }
 
 #[test]
-fn looking_ahead_takes_any_hashes_and_any_number_of_them() {
+fn a_look_ahead_at_any_hash_changes_nothing() {
     for connections in [0, 1, 100] {
         let mut table = table(128);
         for number in 0..connections {
             add(&mut table, number, ConnectionState::Udp);
         }
-        let hashes: Vec<FlowHash> = (0..200).map(|number| table.hash(&key(number))).collect();
-        for count in [0, 1, BURST_MAX, BURST_MAX + 1, 200] {
-            table.look_ahead(&hashes[..count]);
-        }
-        for (&hash, number) in hashes.iter().zip(0..) {
+        for number in 0..200 {
+            let hash = table.hash(&key(number));
+            table.approach_index(hash);
+            table.approach_entry(hash);
             let found = table.find_hashed(hash, &key(number));
             assert_eq!(found, table.find(&key(number)));
             assert_eq!(found.is_some(), number < connections);
         }
     }
+}
+
+#[test]
+fn a_slot_given_back_is_taken_again_before_a_new_one_and_a_page_skips_it() {
+    let mut table = table(8);
+    let ids: Vec<ConnectionId> =
+        (1..=4).map(|number| add(&mut table, number, ConnectionState::Udp)).collect();
+    table.remove(ids[1]);
+    table.remove(ids[2]);
+    let seen = |table: &ConnectionTable| {
+        let mut seen = Vec::new();
+        assert_eq!(table.page(0, 99, |_, connection| seen.push(*connection.key())), None);
+        seen
+    };
+    assert_eq!(seen(&table), [key(1), key(4)]);
+    let slots: Vec<u32> =
+        (5..=7).map(|number| add(&mut table, number, ConnectionState::Udp).slot).collect();
+    assert_eq!(slots, [2, 1, 4]);
+    assert_eq!(seen(&table), [1, 6, 5, 4, 7].map(key));
+    assert_eq!(table.len(), 5);
+}
+
+#[test]
+fn the_table_stays_where_it_is_in_memory() {
+    let mut table = table(1000);
+    let memory = table.memory();
+    for number in 0..1000 {
+        add(&mut table, number, ConnectionState::Udp);
+    }
+    assert_eq!(table.memory(), memory);
+    let bytes: usize = memory.iter().map(|(_, bytes)| bytes).sum();
+    assert!((1000 * 108..1000 * 128).contains(&bytes), "{bytes}");
 }
 
 #[test]

@@ -1,30 +1,9 @@
-//! What follows a flow: later fragments, and ICMP errors about it.
+//! What follows a flow: ICMP errors about it.
 
 use std::time::Duration;
 
-use crate::harness::frames::{FrameBuilder, Tcp, icmp_error, ip_payload, ipv4, tcp, udp};
+use crate::harness::frames::{FrameBuilder, Tcp, icmp_error, tcp};
 use crate::harness::*;
-
-#[test]
-fn later_fragments_follow_their_first_fragment() {
-    let mut world = World::new(&web().replace("\"tcp\"", "\"udp\""));
-    // Another flow first, so that the fragments' server is not simply the first one.
-    world.tell("front", &udp(1, 80, b"x"));
-    world.tell("front", &udp(2, 80, b"x"));
-    let whole = udp(5000, 80, &[0xab; 2992]);
-    let payload = ip_payload(&whole);
-    let fragment = |identification, at: usize, more| {
-        let end = (at + 1480).min(payload.len());
-        ipv4(17, Some((identification, at as u16, more)), &payload[at..end])
-    };
-    assert_eq!(world.tell("front", &fragment(9, 1480, true)), "dropped fragment_unknown");
-    assert_eq!(world.tell("front", &fragment(9, 0, true)), "forwarded rs2");
-    assert_eq!(world.tell("front", &fragment(9, 2960, false)), "forwarded rs2", "out of order");
-    assert_eq!(world.tell("front", &fragment(9, 1480, true)), "forwarded rs2");
-    assert_eq!(world.tell("front", &fragment(10, 1480, true)), "dropped fragment_unknown");
-    world.advance(Duration::from_secs(30));
-    assert_eq!(world.tell("front", &fragment(9, 1480, true)), "dropped fragment_unknown");
-}
 
 #[test]
 fn an_icmp_error_about_a_reply_reaches_its_real_server() {
