@@ -177,16 +177,7 @@ impl Switches {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return,
                 _ => {}
             }
-            for event in &events {
-                match event.token() {
-                    WAKER => {}
-                    Token(token) if token % 2 == 0 => self.accept(token / 2),
-                    Token(token) => {
-                        self.receive(token / 2);
-                        self.flush(token / 2);
-                    }
-                }
-            }
+            // First the orders: what was sent after one was given is under it.
             while let Ok(order) = self.orders.try_recv() {
                 match order {
                     Order::Stop => return,
@@ -197,6 +188,16 @@ impl Switches {
                         if sink.write_all(&pcap::header()).is_ok() {
                             self.segments.entry(segment).or_default().captures.push(sink);
                         }
+                    }
+                }
+            }
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    Token(token) if token % 2 == 0 => self.accept(token / 2),
+                    Token(token) => {
+                        self.receive(token / 2);
+                        self.flush(token / 2);
                     }
                 }
             }

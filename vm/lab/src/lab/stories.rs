@@ -15,7 +15,7 @@ use crate::build::{Error, Result};
 const REQUESTS: usize = 60;
 /// The client's answers on a line of the screen.
 const ANSWERS_A_LINE: usize = 20;
-/// The bytes of `/slow`, which nginx sends at 512 KiB a second.
+/// The bytes of `/slow`, which nginx sends at 128 KiB a second.
 const SLOW_BYTES: usize = 4 << 20;
 
 /// A lesson with its expected picture.
@@ -429,14 +429,14 @@ impl Teller<'_> {
     fn start_download(&mut self) -> Result<Download> {
         let vip = self.vip();
         println!("    client# wget -O - http://{vip}/slow    (4 MiB, slowly)");
-        let before = self.active();
+        let before = self.connections();
         let script = format!("timeout 120 wget -q -O - http://{vip}/slow | wc -c");
         let job = self.cluster.client.start(&script)?;
         let owner = self.cluster.wait_for("the download to begin", patience(), |cluster| {
             let servers = cluster.server_status()?;
             let grown = servers.iter().find(|server| {
                 let name = server["name"].as_str().unwrap_or_default();
-                server["active"].as_u64() > Some(before.get(name).copied().unwrap_or_default())
+                server["connections"].as_u64() > Some(before.get(name).copied().unwrap_or_default())
             })?;
             grown["name"].as_str().map(str::to_owned)
         })?;
@@ -453,11 +453,12 @@ impl Teller<'_> {
         Ok(())
     }
 
-    fn active(&self) -> BTreeMap<String, u64> {
+    /// How many connections each real server has been given.
+    fn connections(&self) -> BTreeMap<String, u64> {
         let servers = self.cluster.server_status().unwrap_or_default();
         let one = |server: &Value| {
             let name = server["name"].as_str()?.to_owned();
-            Some((name, server["active"].as_u64()?))
+            Some((name, server["connections"].as_u64()?))
         };
         servers.iter().filter_map(one).collect()
     }
