@@ -146,11 +146,11 @@ bench-arp: ## How soon ARP is answered under load, and where clients end up whil
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/nd-guardian.sh 1000
 
-CONFIG ?= /etc/vipr/vipr.toml
+TUNE_CONFIG ?= /etc/vipr/vipr.toml
 
 .PHONY: tune
-tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
-	@$(VIPR) tune --check -c $(CONFIG)
+tune: build ## What on this host costs speed (TUNE_CONFIG=FILE); vipr tune --apply changes it
+	@$(VIPR) tune --check -c $(TUNE_CONFIG)
 
 .PHONY: bench-offload
 bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host

@@ -72,7 +72,7 @@ faults_of_a_topology() {
     nginx_again "$(lab_rip 1)"
     sick "RIP only" "service: nobody listens on $VIP:80/tcp, but on $(lab_rip 1):80/tcp there is somebody" \
         "let the service listen on $VIP"
-    sed -i "s/listen .*;/listen 80;/" "$LAB_DIR/rs1/nginx.conf"
+    sed -i "s/listen $(lab_rip 1):80;/listen 80;/" "$LAB_DIR/rs1/nginx.conf"
     nginx_again 127.0.0.1
     healthy "RIP only, put right"
 
