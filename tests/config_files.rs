@@ -38,6 +38,7 @@ fn every_file_has_a_test_here() {
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
+        "only-program.toml",
         "packet.toml",
         "restart.toml",
         "sctp.toml",
@@ -169,6 +170,17 @@ fn group_is_one_service_on_three_vips() {
     );
     assert_eq!(shop.netmasks().as_deref(), Some("32 /64"));
     assert!(shop.expire_quiescent);
+}
+
+#[test]
+fn only_program_names_its_card() {
+    let snapshot = read("only-program.toml");
+    let segment = &snapshot.segments[0];
+    assert_eq!(segment.role, Role::Both);
+    assert!(segment.bridge().is_some(), "the card and the TAP meet there");
+    let uplink = segment.uplink().map(ToString::to_string);
+    assert_eq!(uplink.as_deref(), Some("eth0"));
+    assert_eq!(services(&snapshot), [("web", 2)]);
 }
 
 #[test]

@@ -73,6 +73,7 @@ scenarios! {
     a_running_router_moves_between_taps_and_cards = "attach-reload",
     what_costs_speed_on_a_host_is_changed_and_changed_back = "tune",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
+    a_card_is_the_uplink_as_long_as_vipr_runs = "uplink",
     a_bad_environment_is_one_clear_line = "errors",
 }
 

@@ -21,6 +21,9 @@ pub const TURN_FRAMES: u64 = 62 * 64;
 /// Frames of a turn where each burst is timed by itself.
 const SHORT_TURN_FRAMES: u64 = 16 * 64;
 
+/// Frames of a turn that are not ours, at most.
+const STRAY_FRAMES_MAX: u64 = 16;
+
 /// A contender, what is sent to it, and where.
 pub struct Lane {
     /// Index of the contender.
@@ -159,7 +162,12 @@ impl Session<'_> {
         contender.finish();
         if workload.is_forwarded() {
             let arrived = wait_for(exit, before + frames) - before;
-            assert_eq!(arrived, frames, "{}: every frame arrives", contender.name());
+            // The host may have had a word to say as well.
+            assert!(
+                (frames..frames + STRAY_FRAMES_MAX).contains(&arrived),
+                "{}: {arrived} of {frames} frames arrived",
+                contender.name()
+            );
         }
         let per_frame = |time: Duration| time.as_nanos() as f64 / frames as f64;
         Sample { cpu: per_frame(forwarding), send: per_frame(sending) }

@@ -21,6 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::init;
+
 /// A director for LVS direct routing: its own small network stack on TAP interfaces.
 #[derive(Debug, Parser)]
 #[command(name = "vipr", version, disable_help_subcommand = true)]
@@ -45,6 +47,11 @@ enum Command {
     Doctor(doctor::Arguments),
     #[command(name = "realserver")]
     RealServer(real_server::Arguments),
+    /// The only program of a machine: PID 1, around the router.
+    ///
+    /// It takes vipr.config=SOURCE and vipr.log=LEVEL from the kernel's command line. SOURCE is a
+    /// path in the image, disk:/dev/vda, virtiofs:TAG, or port for what the host sends.
+    Init,
     Tune(tune::Arguments),
 }
 
@@ -67,6 +74,9 @@ pub(crate) enum Failure {
 
 /// Runs the program; its return value is the exit status (0 fine, 1 failed, 2 usage).
 pub fn main() -> ExitCode {
+    if init::is_first_program(&std::env::args_os().collect::<Vec<_>>()) {
+        return exit_code(init::run().map_err(Failure::Usage));
+    }
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -81,8 +91,13 @@ pub fn main() -> ExitCode {
         Command::CheckNow(arguments) => check_now::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::RealServer(arguments) => real_server::run(&arguments),
+        Command::Init => init::run().map_err(Failure::Usage),
         Command::Tune(arguments) => tune::run(&arguments),
     };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Different) => ExitCode::from(1),

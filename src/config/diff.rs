@@ -90,6 +90,7 @@ impl Changes {
             let key = if kinds.1 == AttachKind::Tap { "tap" } else { "interface" };
             self.value(key, old.device(), segment.device());
             self.option("bridge", old.bridge(), segment.bridge());
+            self.option("uplink", old.uplink(), segment.uplink());
             self.word("offload", &old.offload, &segment.offload);
             self.option("vlan", old.vlan.as_ref(), segment.vlan.as_ref());
             self.value("mac", &old.mac, &segment.mac);

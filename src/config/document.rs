@@ -78,6 +78,7 @@ const SEGMENT: Schema = Schema {
         "attach",
         "tap",
         "bridge",
+        "uplink",
         "interface",
         "vlan",
         "offload",
@@ -87,7 +88,7 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
-    reserved: &["socket", "uplink"],
+    reserved: &["socket"],
     is_root: false,
 };
 const VLAN: Schema =

@@ -51,7 +51,7 @@ impl Director {
             return self.answer_unmatched(now, frame, arrival);
         };
         let verdict = if !self.opens(service, arrival) {
-            match self.adopter(arrival.ingress, vip, arrival.source_mac, service) {
+            match self.adopter(arrival, vip, service) {
                 Some(destination) => {
                     self.guardian.adopted += 1;
                     let choice = Choice { destination, template: None };

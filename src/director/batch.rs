@@ -28,7 +28,7 @@ const CONNECTIONS_MIN: u32 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sight {
     pub packet: Result<Packet, Malformed>,
-    /// Of TCP and UDP.
+    /// Of TCP, UDP and SCTP.
     pub flow: Option<Flow>,
 }
 
@@ -123,7 +123,8 @@ impl Director {
 #[inline]
 fn key_of(ip: &Ip) -> Option<FlowKey> {
     let (Transport::Tcp { source_port, destination_port, .. }
-    | Transport::Udp { source_port, destination_port }) = ip.transport
+    | Transport::Udp { source_port, destination_port }
+    | Transport::Sctp { source_port, destination_port, .. }) = ip.transport
     else {
         return None;
     };

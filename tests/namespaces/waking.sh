@@ -48,7 +48,7 @@ lab_expect "each was answered: $WRITES writes" "$((WRITES >= 20))" 1
 # Together: several bursts go by between two waits.
 flood() {
     lab_in rs3 ip neigh replace 10.0.0.99 lladdr "$DIRECTOR_BACK_MAC" dev back
-    lab_exec rs3 timeout 3 socat -u -b 64 /dev/zero UDP-SENDTO:10.0.0.99:9 2>/dev/null || true
+    lab_in rs3 timeout 3 socat -u -b 64 /dev/zero UDP-SENDTO:10.0.0.99:9 2>/dev/null || true
 }
 counted flood
 lab_expect "the flood arrived: $READS frames" "$((READS > 2000))" 1

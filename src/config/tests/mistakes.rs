@@ -51,7 +51,15 @@ fn misplaced_keys_and_tables_are_named() {
         ),
         (
             &[(2, "role = \"vip\"\nuplink = \"eth0\"")],
-            &["3:1: `uplink` is not supported by this version"],
+            &["3:10: `uplink` in a segment without a bridge"],
+        ),
+        (
+            &[(2, "role = \"vip\"\nbridge = \"b\"\nuplink = \"52:54:00:00:00:xx\"")],
+            &["4:10: `uplink` is not a MAC address: \"52:54:00:00:00:xx\""],
+        ),
+        (
+            &[(2, "role = \"vip\"\nbridge = \"b\"\nuplink = \"a card with a long name\"")],
+            &["4:10: `uplink` is 23 bytes long: \"a card with a long name\""],
         ),
         (
             &[(2, "role = \"vip\"\narp_guard = true")],
@@ -1041,7 +1049,7 @@ fn all_mistakes_are_reported_at_once() {
     let text = edited(&[
         (2, "role = vip"),
         (3, "tap = \"vipr-front-sixteen\"\nbrigde = \"br0\""),
-        (8, "tap = \"vipr-back\"\nmtu = 20\nuplink = \"x\""),
+        (8, "tap = \"vipr-back\"\nmtu = 20\nsocket = \"x\""),
         (13, "vip = \"10.0.0.1\""),
         (15, "ports = [0, \"x\"]\nscheduler = \"hm\"\nscheduler = \"wlc\""),
         (19, "address = \"10.0.0.300\"\nweight = \"1\"\nmac = \"01:00:5e:00:00:01\""),
@@ -1051,7 +1059,7 @@ fn all_mistakes_are_reported_at_once() {
         "3:7: `tap` is 18 bytes long: \"vipr-front-sixteen\"",
         "4:1: unknown key `brigde` in [segment.front]",
         "10:7: `mtu` is out of range: 20",
-        "11:1: `uplink` is not supported by this version",
+        "11:1: `socket` is not supported by this version",
         "16:7: VIP 10.0.0.1 is the director's own address",
         "18:10: `ports` has port 0",
         "18:13: `ports` is not a port or a range: \"x\"",

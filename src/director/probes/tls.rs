@@ -139,7 +139,8 @@ mod tests {
     fn an_answer_is_judged_by_its_first_record_however_it_is_cut() {
         let alert = |code| Err(Fault::Other(format!("TLS alert {code}")));
         let unknown = Err(Fault::Other("TLS alert: it does not know the server_name".to_owned()));
-        let rows: [(&[u8], Option<Result<(), Fault>>); 6] = [
+        type Row = (&'static [u8], Option<Result<(), Fault>>);
+        let rows: [Row; 6] = [
             (&[22, 3, 3, 0, 80, 2, 0, 0, 76], Some(Ok(()))),
             (&[21, 3, 3, 0, 2, 2, 40], Some(alert(40))),
             (&[21, 3, 3, 0, 2, 2, 112], Some(unknown)),
