@@ -127,6 +127,7 @@ type Delayed = (Instant, u64, usize, Vec<u8>);
 struct Switches {
     poll: Poll,
     orders: Receiver<Order>,
+    stopping: bool,
     tally: Arc<Mutex<Tally>>,
     sockets: Vec<Socket>,
     segments: BTreeMap<String, Segment>,
@@ -140,6 +141,7 @@ impl Switches {
         Switches {
             poll,
             orders,
+            stopping: false,
             tally,
             sockets: Vec::new(),
             segments: BTreeMap::new(),
@@ -177,19 +179,9 @@ impl Switches {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return,
                 _ => {}
             }
-            // First the orders: what was sent after one was given is under it.
-            while let Ok(order) = self.orders.try_recv() {
-                match order {
-                    Order::Stop => return,
-                    Order::Faults { segment, faults } => {
-                        self.segments.entry(segment).or_default().faults = faults;
-                    }
-                    Order::Capture { segment, mut sink } => {
-                        if sink.write_all(&pcap::header()).is_ok() {
-                            self.segments.entry(segment).or_default().captures.push(sink);
-                        }
-                    }
-                }
+            self.obey();
+            if self.stopping {
+                return;
             }
             for event in &events {
                 match event.token() {
@@ -202,6 +194,24 @@ impl Switches {
                 }
             }
             self.deliver_delayed();
+        }
+    }
+
+    /// Does what was ordered. Between reading a frame and switching it as well: so what is sent
+    /// after an order was given is under it.
+    fn obey(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop => self.stopping = true,
+                Order::Faults { segment, faults } => {
+                    self.segments.entry(segment).or_default().faults = faults;
+                }
+                Order::Capture { segment, mut sink } => {
+                    if sink.write_all(&pcap::header()).is_ok() {
+                        self.segments.entry(segment).or_default().captures.push(sink);
+                    }
+                }
+            }
         }
     }
 
@@ -231,6 +241,7 @@ impl Switches {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => return socket.stream = None,
             }
+            self.obey();
             let mut taken = 0;
             while let Some((frame, next)) = next_frame(&self.sockets[index].received, taken) {
                 let Ok(frame) = frame else {
