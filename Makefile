@@ -10,11 +10,26 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 VIPR = target/release/vipr
+# What runs alone in a machine has no libraries beside it.
+IMAGE_TARGET = x86_64-unknown-linux-gnu
+IMAGE_BUILD = RUSTFLAGS='-C target-feature=+crt-static' \
+    $(CARGO) build --locked --profile image --target $(IMAGE_TARGET) --bin vipr
+VIPR_LAB = $(CARGO) run --quiet --locked --package vipr-lab --
+# For make image.
+CONFIG ?= config/only-program.toml
+# For make vm-lab and those after it.
+STORY ?= healthy
+REAL_SERVERS ?=
+STORIES ?=
+VM ?= client
+SEGMENT ?= front
+FILE ?=
+LAB_OPTIONS = $(if $(REAL_SERVERS),--real-servers $(REAL_SERVERS))
 SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## The program: target/release/vipr
@@ -32,11 +47,52 @@ lab: build ## The demo's cluster, and a shell in it
 	@vm/install-deps.sh demo
 	@vm/lab.sh shell $(TOPOLOGY)
 
+.PHONY: image
+image: ## vipr as the only program of a machine: target/image/ (CONFIG=FILE goes in)
+	@vm/install-deps.sh build
+	$(IMAGE_BUILD)
+	$(VIPR_LAB) image --config $(CONFIG) --disk
+
+.PHONY: bench-image
+bench-image: ## The image's size, the time to its first answer, its memory
+	@vm/install-deps.sh build lab
+	$(IMAGE_BUILD)
+	$(VIPR_LAB) image --config $(CONFIG)
+	$(VIPR_LAB) bench-image
+
+.PHONY: vm-lab
+vm-lab: ## The cluster in virtual machines (STORY=healthy TOPOLOGY=one-arm REAL_SERVERS=5)
+	@vm/install-deps.sh build lab
+	$(IMAGE_BUILD)
+	@$(VIPR_LAB) run $(LAB_OPTIONS) $(if $(filter one-arm,$(TOPOLOGY)),--one-arm) $(STORY)
+
+.PHONY: vm-lab-stories
+vm-lab-stories: ## The stories there are
+	@$(VIPR_LAB) stories
+
+.PHONY: vm-lab-test
+vm-lab-test: ## Every story, asserted (STORIES="healthy ipvs" for some)
+	@vm/install-deps.sh build lab
+	$(IMAGE_BUILD)
+	@timeout --foreground 1200 $(VIPR_LAB) test $(LAB_OPTIONS) $(STORIES)
+
+.PHONY: vm-lab-shell
+vm-lab-shell: ## A shell in a machine of the running lab (VM=client)
+	@$(VIPR_LAB) shell $(VM)
+
+.PHONY: vm-lab-status
+vm-lab-status: ## What the director of the running lab knows
+	@$(VIPR_LAB) status
+
+.PHONY: vm-lab-capture
+vm-lab-capture: ## Frames of the running lab as a pcap file (SEGMENT=front FILE=front.pcap)
+	@$(VIPR_LAB) capture $(SEGMENT) $(FILE)
+
 .PHONY: check
 check: ## Formatting, lints, shell scripts: what needs no test run
 	@vm/install-deps.sh build test
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 
 .PHONY: test
@@ -44,7 +100,7 @@ test: ## All checks and tests; as root the namespace tests too, in private names
 	@vm/install-deps.sh build demo test
 	@$(MAKE) --no-print-directory check msrv
 	VIPR_REQUIRE_NAMESPACES=$(if $(filter 0,$(shell id -u)),1,$(VIPR_REQUIRE_NAMESPACES)) \
-	    $(CARGO) test --locked
+	    $(CARGO) test --locked --workspace
 	$(CARGO) bench --locked --quiet --bench instructions
 
 .PHONY: fuzz
@@ -91,11 +147,11 @@ bench-arp: ## How soon ARP is answered under load, and where clients end up whil
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/arp-guardian.sh 1000
 	@timeout --foreground 1500 vm/lab.sh run tests/namespaces/nd-guardian.sh 1000
 
-CONFIG ?= /etc/vipr/vipr.toml
+TUNE_CONFIG ?= /etc/vipr/vipr.toml
 
 .PHONY: tune
-tune: build ## What on this host costs speed (CONFIG=FILE); vipr tune --apply changes it
-	@$(VIPR) tune --check -c $(CONFIG)
+tune: build ## What on this host costs speed (TUNE_CONFIG=FILE); vipr tune --apply changes it
+	@$(VIPR) tune --check -c $(TUNE_CONFIG)
 
 .PHONY: bench-offload
 bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, on cards of the host

@@ -10,13 +10,15 @@
 //! - [`config`]: the TOML file, its diagnostics, and the validated, immutable
 //!   [`Snapshot`](config::Snapshot) the core runs on.
 //! - [`cli`]: one file a command.
+//! - [`init`]: vipr as the only program of a machine, around the router.
 //!
-//! Imports point one way: `cli → shell → {port, director, config}`, `director → {wire, config}`,
+//! Imports point one way: `cli → {shell, init}`, `init → shell → {port, director, config}`, `director → {wire, config}`,
 //! `port → wire`, `config → wire`. `tests/architecture.rs` enforces it.
 
 pub mod cli;
 pub mod config;
 pub mod director;
+pub mod init;
 pub mod port;
 pub mod shell;
 pub mod wire;

@@ -9,7 +9,8 @@ use std::path::Path;
 
 /// Each layer with the layers it may name; its own is always among them.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("cli", &["shell", "port", "director", "config", "wire"]),
+    ("cli", &["init", "shell", "port", "director", "config", "wire"]),
+    ("init", &["shell", "port", "config", "wire"]),
     ("shell", &["port", "director", "config", "wire"]),
     ("port", &["wire"]),
     ("director", &["config", "wire"]),

@@ -32,11 +32,13 @@ fn every_file_has_a_test_here() {
         .collect();
     let tested = [
         "arp-guard.toml",
+        "checks.toml",
         "consistent-hash.toml",
         "group.toml",
         "ipv6.toml",
         "minimal.toml",
         "one-arm.toml",
+        "only-program.toml",
         "packet.toml",
         "restart.toml",
         "sctp.toml",
@@ -48,6 +50,17 @@ fn every_file_has_a_test_here() {
         "xdp.toml",
     ];
     assert_eq!(files, tested.map(str::to_owned).into());
+}
+
+#[test]
+fn checks_are_http_dns_and_a_command() {
+    let snapshot = read("checks.toml");
+    let checks = snapshot.services.iter().map(|service| service.check.as_ref().expect("one each"));
+    let kinds: Vec<&str> = checks.map(|check| check.kind.name()).collect();
+    assert_eq!(kinds, ["http", "dns", "exec"]);
+    let web = snapshot.services[0].check.as_ref().expect("it is checked");
+    assert_eq!((web.fall, web.rise, web.interval), (3, 2, Duration::from_secs(2)));
+    assert!(snapshot.services[0].syn_rescue);
 }
 
 #[test]
@@ -157,6 +170,17 @@ fn group_is_one_service_on_three_vips() {
     );
     assert_eq!(shop.netmasks().as_deref(), Some("32 /64"));
     assert!(shop.expire_quiescent);
+}
+
+#[test]
+fn only_program_names_its_card() {
+    let snapshot = read("only-program.toml");
+    let segment = &snapshot.segments[0];
+    assert_eq!(segment.role, Role::Both);
+    assert!(segment.bridge().is_some(), "the card and the TAP meet there");
+    let uplink = segment.uplink().map(ToString::to_string);
+    assert_eq!(uplink.as_deref(), Some("eth0"));
+    assert_eq!(services(&snapshot), [("web", 2)]);
 }
 
 #[test]

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 8] = ["ping", "jq", "dnsmasq", "nft", "openssl", "socat", "strace", "wrk"];
+const PROGRAMS: [&str; 10] =
+    ["ping", "jq", "dnsmasq", "nft", "iptables", "arptables", "openssl", "socat", "strace", "wrk"];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -45,6 +46,10 @@ scenarios! {
     what_belongs_to_no_service_is_refused = "reject",
     a_vip_answers_ping_while_it_is_up = "ping",
     udp_is_balanced = "udp",
+    what_is_wrong_with_a_real_server_is_named = "doctor",
+    what_is_wrong_is_named_on_one_segment_too = "doctor-one-arm",
+    real_servers_are_set_up_and_taken_down = "realserver",
+    checks_go_the_way_clients_go = "checks",
     two_ports_are_one_service = "group",
     two_segments_are_vlans_of_one_trunk = "vlan",
     a_sorry_server_is_there_for_those_that_are_not = "sorry",
@@ -67,6 +72,7 @@ scenarios! {
     a_running_router_moves_between_taps_and_cards = "attach-reload",
     what_costs_speed_on_a_host_is_changed_and_changed_back = "tune",
     what_was_made_is_removed_and_what_was_found_stays = "cleanup",
+    a_card_is_the_uplink_as_long_as_vipr_runs = "uplink",
     a_bad_environment_is_one_clear_line = "errors",
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use harness::frames::{FrameBuilder, arp_reply, arp_request, with_bit_flipped, with_macs};
+use harness::frames6::{CLIENT6, Packet6, VIP6, from_client6, solicitation};
 use harness::{BACK_MAC, FRONT_MAC, RS1_MAC, RS2_MAC};
 use serde_json::{Value, json};
 use support::capture::{self, ALL_FORMATS, Format, Frames, MICROSECONDS, NANOSECONDS};
@@ -289,6 +290,26 @@ fn a_frame_is_held_until_arp_has_found_its_real_server() {
     let back = vec![(found, arp_reply(other.0, other.1, DIP.0, DIP.1))];
     let inputs = [("front", NANOSECONDS.write(&front)), ("back", NANOSECONDS.write(&back))];
     assert_eq!(replay(RESOLVE, &inputs).packets("back"), []);
+}
+
+#[test]
+fn ipv6_is_replayed_as_ipv4_is() {
+    let from_client = Packet6 { macs: (CLIENT.0, FRONT_MAC), ..from_client6() };
+    let datagram = from_client.datagram(5000, 81, &[7; 2000]);
+    let frames = paced(vec![
+        solicitation(CLIENT.0, CLIENT6, VIP6),
+        from_client.tcp(40001, 80, "S", b""),
+        from_client.icmp(128, 0, [0, 1, 0, 1], b"ping"),
+        from_client.fragment(17, 9, 1448, false, &datagram[1448..]),
+        from_client.raw(6, &[0; 19]),
+    ]);
+    let replayed = replay("ipv6.toml", &[("front", NANOSECONDS.write(&frames))]);
+    let verdicts = ["replied", "forwarded", "replied", "held", "dropped"];
+    assert_eq!(replayed.field("verdict"), verdicts);
+    assert_eq!(replayed.field("reason")[4], "transport_header");
+    assert_eq!(replayed.field("real_server")[1], "six1");
+    let forwarded = (frames[1].0, with_macs(&frames[1].1, RS1_MAC, BACK_MAC));
+    assert!(replayed.frames("back").contains(&forwarded));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, the demo or the tests need, and nothing that is there.
 #
-#     vm/install-deps.sh [--no-install] [build] [demo] [test] [oracle]
+#     vm/install-deps.sh [--no-install] [build] [demo] [test] [oracle] [lab]
 #
 # As root directly, else through sudo. With --no-install it only says what is missing (exit 1 if
 # anything is). No service is started, and none is left enabled.
@@ -34,6 +34,8 @@ NEEDS=(
     "test  | wrk             | wrk"
     "test  | nft             | nftables"
     "test  | perl_times      | perl"
+    "test  | iptables        | iptables"
+    "test  | arptables       | arptables"
     "test  | strace          | strace"
     "test  | valgrind        | valgrind"
     "test  | ed              | ed"
@@ -47,6 +49,10 @@ NEEDS=(
     "oracle | unshare        | util-linux"
     "oracle | ip             | iproute2"
     "oracle | jq             | jq"
+    "lab   | qemu-system-x86_64 | qemu-system-x86"
+    "lab   | setpriv         | util-linux"
+    "lab   | dpkg-deb        | dpkg"
+    "lab   | apt-get         | apt"
 )
 
 main() {
@@ -54,9 +60,9 @@ main() {
     while (($#)); do
         case $1 in
             --no-install) install=0 ;;
-            build | demo | test | oracle) groups+=("$1") ;;
+            build | demo | test | oracle | lab) groups+=("$1") ;;
             -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
-            *) fail "unknown argument '$1': expected --no-install, build, demo, test or oracle" ;;
+            *) fail "unknown argument '$1': expected --no-install, build, demo, test, oracle or lab" ;;
         esac
         shift
     done

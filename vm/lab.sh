@@ -217,6 +217,7 @@ $([[ ! -e /proc/net/if_inet6 ]] || echo "        listen [::]:80;")
         root $directory/www;
         client_max_body_size 64m;
         location = / { default_type text/plain; return 200 "$1\n"; }
+        location = /health { default_type text/plain; try_files /health =500; }
         location /slow/ { alias $directory/www/; limit_rate 4m; }
         location /upload/ { dav_methods PUT; create_full_put_path on; }
     }

@@ -61,7 +61,7 @@ impl Taps {
 
 impl Tap {
     fn open(name: &str, bridge: Option<&str>) -> Tap {
-        let port = TapPort::open(&TapConfig { tap: name, bridge, mtu: Some(1500) })
+        let port = TapPort::open(&TapConfig { tap: name, bridge, uplink: None, mtu: Some(1500) })
             .unwrap_or_else(|error| panic!("{error}"));
         Tap { name: name.to_owned(), raw: port.descriptor(), port: Rc::new(RefCell::new(port)) }
     }

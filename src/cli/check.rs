@@ -73,7 +73,7 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
                 Some(vlan) => format!("{} vlan {vlan}", segment.device()),
                 None => segment.device().to_string(),
             },
-            segment.bridge().map_or("-".into(), ToString::to_string),
+            bridge(segment),
             segment.mac.to_string(),
             segment.mtu.map_or("device's".into(), |mtu| mtu.to_string()),
             defence(segment),
@@ -83,6 +83,15 @@ fn segment_lines(segments: &[Segment]) -> Vec<String> {
     let mut lines = aligned(&rows);
     lines.extend(rest("segment", segments.len().saturating_sub(SEGMENTS_SHOWN_MAX)));
     lines
+}
+
+/// The bridge, and the card that joins it to the outside: `br-vip+eth0`.
+fn bridge(segment: &Segment) -> String {
+    match (segment.bridge(), segment.uplink()) {
+        (Some(bridge), Some(uplink)) => format!("{bridge}+{uplink}"),
+        (Some(bridge), None) => bridge.to_string(),
+        (None, _) => "-".into(),
+    }
 }
 
 /// What is done about other claimants of a VIP, where there are VIPs.
@@ -166,6 +175,12 @@ fn service_row(service: &Service, real_servers_shown: usize) -> Vec<String> {
     }
     if let Some(sorry_server) = &service.sorry_server {
         remarks.push(format!("sorry server {}", sorry_server.name));
+    }
+    if let Some(check) = &service.check {
+        remarks.push(format!("checked by {check}"));
+    }
+    if service.syn_rescue {
+        remarks.push("SYNs rescued".to_owned());
     }
     let endpoint = service.endpoint();
     let name = if *service.name == *endpoint { "-" } else { &*service.name };

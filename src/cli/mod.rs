@@ -1,12 +1,15 @@
 //! The command line: one file a command. Results go to stdout, logs and errors to stderr.
 
 mod check;
+mod check_now;
 mod client;
 mod connections;
 mod diff;
+mod doctor;
 mod effects;
 mod input;
 mod output;
+mod real_server;
 mod reload;
 mod replay;
 mod run;
@@ -17,6 +20,8 @@ mod weight;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::init;
 
 /// A director for LVS direct routing: its own small network stack on TAP interfaces.
 #[derive(Debug, Parser)]
@@ -38,6 +43,15 @@ enum Command {
     Drain(weight::Drain),
     Undrain(weight::Undrain),
     Weight(weight::Weight),
+    CheckNow(check_now::Arguments),
+    Doctor(doctor::Arguments),
+    #[command(name = "realserver")]
+    RealServer(real_server::Arguments),
+    /// The only program of a machine: PID 1, around the router.
+    ///
+    /// It takes vipr.config=SOURCE and vipr.log=LEVEL from the kernel's command line. SOURCE is a
+    /// path in the image, disk:/dev/vda, virtiofs:TAG, or port for what the host sends.
+    Init,
     Tune(tune::Arguments),
 }
 
@@ -60,6 +74,9 @@ pub(crate) enum Failure {
 
 /// Runs the program; its return value is the exit status (0 fine, 1 failed, 2 usage).
 pub fn main() -> ExitCode {
+    if init::is_first_program(&std::env::args_os().collect::<Vec<_>>()) {
+        return exit_code(init::run().map_err(Failure::Usage));
+    }
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -71,8 +88,16 @@ pub fn main() -> ExitCode {
         Command::Drain(arguments) => weight::drain(&arguments),
         Command::Undrain(arguments) => weight::undrain(&arguments),
         Command::Weight(arguments) => weight::set(&arguments),
+        Command::CheckNow(arguments) => check_now::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::RealServer(arguments) => real_server::run(&arguments),
+        Command::Init => init::run().map_err(Failure::Usage),
         Command::Tune(arguments) => tune::run(&arguments),
     };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Different) => ExitCode::from(1),

@@ -12,7 +12,7 @@ use crate::config::snapshot::Role;
 use crate::director::Command;
 use crate::director::counters::Traffic;
 use crate::director::report::{
-    Rates, RealServerReport, RealServerState, ServiceReport, StatusReport,
+    LastCheckReport, Rates, RealServerReport, RealServerState, ServiceReport, StatusReport,
 };
 use crate::shell::protocol::{ConfigurationReport, Reply, Request, RouterStatus};
 
@@ -174,6 +174,7 @@ fn write_services(
     }
     if view == View::Connections {
         write_overrides(output, services)?;
+        write_failing(output, services)?;
     }
     Ok(())
 }
@@ -187,6 +188,29 @@ fn write_overrides(output: &mut dyn Write, services: &[ServiceReport]) -> io::Re
                 "* set by hand: service {}: real server {} has the weight {} in the configuration",
                 service.name, real_server.name, real_server.configured_weight
             )?;
+        }
+    }
+    Ok(())
+}
+
+/// Why real servers are down that answer ARP.
+fn write_failing(output: &mut dyn Write, services: &[ServiceReport]) -> io::Result<()> {
+    for service in services {
+        for real_server in &service.real_servers {
+            let Some(check) = real_server.check.as_ref().filter(|check| !check.healthy) else {
+                continue;
+            };
+            write!(
+                output,
+                "! service {}: real server {}: its {} check fails",
+                service.name, real_server.name, check.kind
+            )?;
+            match &check.last {
+                Some(LastCheckReport { reason: Some(reason), age_seconds, .. }) => {
+                    writeln!(output, ": {reason} ({} ago)", age(*age_seconds as u64))?;
+                }
+                _ => writeln!(output, " no longer, and has to pass more often")?,
+            }
         }
     }
     Ok(())
@@ -415,6 +439,7 @@ mod tests {
           -> 10.0.0.12:80                 Route   1      0          2          down       -                 rs2
         UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down
           -> [2001:db8:1::11]:53,853      Route   0      0          0          quiesced   52:54:00:00:00:11 ns1
+        ! service web: real server rs2: its http check fails: HTTP 500 (12 s ago)
 
         Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
         front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0

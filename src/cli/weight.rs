@@ -59,11 +59,11 @@ pub(super) struct Weight {
 
 /// Which real server is meant.
 #[derive(Debug, Args)]
-struct RealServer {
+pub(super) struct RealServer {
     /// The service: its name, or VIP:port/protocol.
-    service: String,
+    pub service: String,
     /// The real server: its name, or its address.
-    real_server: String,
+    pub real_server: String,
 }
 
 pub(super) fn drain(arguments: &Drain) -> Result<(), Failure> {
@@ -138,6 +138,6 @@ fn wait_until_drained(
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "expected seconds, or as 5m or 1h30m".to_owned())
 }

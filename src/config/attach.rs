@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::diagnostics::{Mistake, Mistakes, Read, Reported};
 use super::section::{At, Section};
-use super::snapshot::{Attach, AttachKind};
+use super::snapshot::{Attach, AttachKind, Uplink};
 use super::values;
 
 /// The keys that name a device, and what they name.
@@ -16,6 +16,7 @@ const DEVICE_KEYS: [(&str, &str); 3] =
 pub(super) struct Attachment {
     /// Every device that is named, whatever else is wrong.
     pub devices: Vec<Device>,
+    pub uplink: Read<Option<At<Uplink>>>,
     pub attach: Read<Attach>,
 }
 
@@ -41,6 +42,8 @@ impl Attachment {
         let kind = section.optional("attach", mistakes, values::attach);
         let [tap, bridge, interface] =
             DEVICE_KEYS.map(|(key, _)| section.optional(key, mistakes, values::device));
+        let uplink = section.optional("uplink", mistakes, values::uplink);
+        let joined = uplink.clone();
         let named = [&tap, &bridge, &interface];
         let devices = DEVICE_KEYS
             .iter()
@@ -58,23 +61,28 @@ impl Attachment {
                 let none = without(section, AttachKind::Tap, "interface", &interface, mistakes);
                 let example = "tap = \"vipr-front\"";
                 let tap = present(section, "tap", example, tap, mistakes);
+                let uplink = joined.and_then(|uplink| match (uplink, &bridge) {
+                    (Some(uplink), Ok(None)) => Err(without_bridge(&uplink, mistakes)),
+                    (uplink, _) => Ok(uplink.map(|at| at.value)),
+                });
                 none?;
                 let bridge = bridge?.map(|at| at.value);
-                Ok(Attach::Tap { tap: tap?, bridge })
+                Ok(Attach::Tap { tap: tap?, bridge, uplink: uplink? })
             }
             (Some(At { value: kind, .. }), tap, bridge, interface) => {
                 let no_tap = without(section, kind, "tap", &tap, mistakes);
                 let no_bridge = without(section, kind, "bridge", &bridge, mistakes);
+                let no_uplink = without(section, kind, "uplink", &joined, mistakes);
                 let example = "interface = \"eth0\"";
                 let interface = present(section, "interface", example, interface, mistakes)?;
-                no_tap.and(no_bridge)?;
+                no_tap.and(no_bridge).and(no_uplink)?;
                 Ok(match kind {
                     AttachKind::Xdp => Attach::Xdp { interface },
                     AttachKind::Tap | AttachKind::Packet => Attach::Packet { interface },
                 })
             }
         });
-        Attachment { devices, attach }
+        Attachment { devices, uplink, attach }
     }
 }
 
@@ -92,20 +100,21 @@ fn present(
 }
 
 /// Reports a key that does not go with this kind of attachment.
-fn without(
+fn without<T>(
     section: &Section<'_>,
     kind: AttachKind,
     key: &'static str,
-    read: &Read<Option<At<Arc<str>>>>,
+    read: &Read<Option<At<T>>>,
     mistakes: &mut Mistakes,
 ) -> Read<()> {
     if !matches!(read, Ok(Some(_))) {
         return Ok(());
     }
     let (keys, help) = match kind {
-        AttachKind::Tap => {
-            ("tap and bridge", "remove it, or write attach = \"packet\" and neither tap nor bridge")
-        }
+        AttachKind::Tap => (
+            "tap, bridge and uplink",
+            "remove it, or write attach = \"packet\" and neither tap nor bridge",
+        ),
         AttachKind::Packet | AttachKind::Xdp => (
             "interface",
             "remove it: frames come and go on the interface itself, by no TAP and no bridge",
@@ -116,6 +125,14 @@ fn without(
         .expected(format!("expected only: {keys}"))
         .help(help);
     Err(mistakes.report(mistake))
+}
+
+fn without_bridge(uplink: &At<Uplink>, mistakes: &mut Mistakes) -> Reported {
+    mistakes.report(
+        Mistake::new(uplink.span, "`uplink` in a segment without a bridge")
+            .expected("expected `bridge` beside it")
+            .help("add the bridge that the card and the TAP meet on: bridge = \"br-vip\""),
+    )
 }
 
 fn interface_alone(

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Snapshot;
+use super::check::Check;
 use super::durations::format_duration;
 use super::snapshot::{Announce, AttachKind, RealServer, Router, Segment, Service, Timeouts};
 
@@ -89,6 +90,7 @@ impl Changes {
             let key = if kinds.1 == AttachKind::Tap { "tap" } else { "interface" };
             self.value(key, old.device(), segment.device());
             self.option("bridge", old.bridge(), segment.bridge());
+            self.option("uplink", old.uplink(), segment.uplink());
             self.word("offload", &old.offload, &segment.offload);
             self.option("vlan", old.vlan.as_ref(), segment.vlan.as_ref());
             self.value("mac", &old.mac, &segment.mac);
@@ -146,6 +148,8 @@ impl Changes {
         self.value("quorum_hysteresis", &before.quorum_hysteresis, &after.quorum_hysteresis);
         self.sorry_server(before, after);
         self.word("on_removal", &before.on_removal, &after.on_removal);
+        self.value("syn_rescue", &before.syn_rescue, &after.syn_rescue);
+        self.check(before.check.as_deref(), after.check.as_deref());
         let key = |server: &Arc<RealServer>| -> (IpAddr, _) {
             (server.address, Arc::clone(&server.segment))
         };
@@ -170,6 +174,30 @@ impl Changes {
         if reordered {
             self.say("real servers in another order");
         }
+    }
+
+    fn check(&mut self, before: Option<&Check>, after: Option<&Check>) {
+        let (Some(before), Some(after)) = (before, after) else {
+            return self.option("check", before, after);
+        };
+        let outer = core::mem::take(&mut self.subject);
+        self.subject = format!("{outer}: check");
+        self.value("kind", &before.kind.name(), &after.kind.name());
+        self.value("port", &before.port, &after.port);
+        self.duration("interval", before.interval, after.interval);
+        self.duration("timeout", before.timeout, after.timeout);
+        self.value("retries", &before.retries, &after.retries);
+        let (delay_before, delay) = (before.delay_before_retry, after.delay_before_retry);
+        self.duration("delay_before_retry", delay_before, delay);
+        self.value("fall", &before.fall, &after.fall);
+        self.value("rise", &before.rise, &after.rise);
+        self.duration("warmup", before.warmup, after.warmup);
+        self.word("on_failure", &before.on_failure, &after.on_failure);
+        if before.kind.name() == after.kind.name() && before.kind != after.kind {
+            // What is sent and expected may be long, and none of a log's business.
+            self.lines.push(format!("{} asks or expects something else", self.subject));
+        }
+        self.subject = outer;
     }
 
     fn sorry_server(&mut self, before: &Service, after: &Service) {
@@ -259,6 +287,7 @@ tap = "vipr-front"
 [segment.back]
 role = "backend"
 tap = "vipr-back"
+address = ["10.0.0.1/24"]
 
 [[service]]
 name = "web"
@@ -321,6 +350,14 @@ weight = 1
             ("wrr", "rr", &["service web: scheduler wrr → rr"]),
             (
                 "scheduler",
+                "syn_rescue = true\ncheck = { kind = \"http\" }\nscheduler",
+                &[
+                    "service web: syn_rescue false → true",
+                    "service web: check none → http every 10s",
+                ],
+            ),
+            (
+                "scheduler",
                 "persistence = { timeout = \"5m\", netmask = 24 }\nscheduler",
                 &["service web: persistence none → 5m/24"],
             ),
@@ -371,6 +408,35 @@ weight = 1
         for (from, to, expected) in rows {
             assert_eq!(after(&[(from, to)]), *expected, "{from:?} → {to:?}");
         }
+    }
+
+    #[test]
+    fn every_key_of_a_check_has_its_line() {
+        let with = |check: &str| {
+            parse(&BASE.replace("scheduler", &format!("check = {{ {check} }}\nscheduler")))
+        };
+        let before = with("kind = \"http\"");
+        let after = with(
+            "kind = \"http\", port = 81, interval = 2, timeout = 1, retries = 0, \
+             delay_before_retry = 0, fall = 2, rise = 3, warmup = 0, on_failure = \"inhibit\", \
+             path = \"/x\"",
+        );
+        assert_eq!(
+            diff(&before, &after),
+            [
+                "service web: check port 80 → 81",
+                "service web: check interval 10s → 2s",
+                "service web: check timeout 5s → 1s",
+                "service web: check retries 1 → 0",
+                "service web: check delay_before_retry 3s → 0s",
+                "service web: check fall 1 → 2",
+                "service web: check rise 1 → 3",
+                "service web: check warmup 10s → 0s",
+                "service web: check on_failure remove → inhibit",
+                "service web: check asks or expects something else",
+            ]
+        );
+        assert_eq!(diff(&before, &with("kind = \"tcp\""))[0], "service web: check kind http → tcp");
     }
 
     #[test]

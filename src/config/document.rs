@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::attach::Attachment;
+use super::checks::{CHECK, CheckSection};
 use super::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use super::section::{At, List, Schema, Section, Value};
 use super::snapshot::{
@@ -77,6 +78,7 @@ const SEGMENT: Schema = Schema {
         "attach",
         "tap",
         "bridge",
+        "uplink",
         "interface",
         "vlan",
         "offload",
@@ -86,7 +88,7 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
-    reserved: &["socket", "uplink"],
+    reserved: &["socket"],
     is_root: false,
 };
 const VLAN: Schema =
@@ -110,10 +112,12 @@ const SERVICE: Schema = Schema {
         "quorum",
         "quorum_hysteresis",
         "on_removal",
+        "syn_rescue",
+        "check",
         "sorry_server",
         "real_server",
     ],
-    reserved: &["check"],
+    reserved: &[],
     is_root: false,
 };
 const LISTEN: Schema =
@@ -153,7 +157,7 @@ const REAL_SERVER: Schema = Schema {
 };
 
 /// Every kind of table there is, for finding out where a misplaced key belongs.
-pub(super) const SCHEMAS: [&Schema; 12] = [
+pub(super) const SCHEMAS: [&Schema; 13] = [
     &ROOT,
     &ROUTER,
     &ANNOUNCE,
@@ -164,6 +168,7 @@ pub(super) const SCHEMAS: [&Schema; 12] = [
     &LISTEN,
     &PERSISTENCE,
     &SCHEDULER_OPTIONS,
+    &CHECK,
     &SORRY_SERVER,
     &REAL_SERVER,
 ];
@@ -228,6 +233,8 @@ pub(super) struct ServiceSection {
     pub quorum: Read<Option<At<u32>>>,
     pub quorum_hysteresis: Read<Option<At<u32>>>,
     pub on_removal: Read<OnRemoval>,
+    pub syn_rescue: Read<Option<At<bool>>>,
+    pub check: Read<Option<CheckSection>>,
     pub real_servers: Vec<RealServerSection>,
     pub sorry_server: Option<RealServerSection>,
     /// Whether every real server could be taken for a table.
@@ -516,6 +523,8 @@ impl ServiceSection {
                 mistakes,
                 values::on_removal,
             ),
+            syn_rescue: section.optional("syn_rescue", mistakes, |value| value.boolean()),
+            check: CheckSection::read(section, mistakes),
             real_servers: real_servers
                 .items
                 .iter()

@@ -13,6 +13,8 @@
 //! (`diagnostics::Reported`), so there is no way to an incomplete snapshot.
 
 mod attach;
+pub mod check;
+mod checks;
 mod diagnostics;
 mod diff;
 mod document;

@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_nearest_word_is_found_for_a_slip_of_the_pen_only() {
-        let known = ["role", "tap", "bridge", "mac", "mtu", "address"];
+        let known = ["role", "tap", "bridge", "uplink", "mac", "mtu", "address"];
         for (word, near) in [
             ("adress", Some("address")),
             ("addres", Some("address")),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
 use crate::wire::MacAddr;
 use crate::wire::vlan::Vlan;
 
@@ -268,13 +269,22 @@ impl Segment {
             Attach::Packet { .. } | Attach::Xdp { .. } => None,
         }
     }
+
+    /// The card that joins the bridge, if any.
+    pub fn uplink(&self) -> Option<&Uplink> {
+        match &self.attach {
+            Attach::Tap { uplink, .. } => uplink.as_ref(),
+            Attach::Packet { .. } | Attach::Xdp { .. } => None,
+        }
+    }
 }
 
 /// How a segment is attached to the host. Names of devices have at most 15 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attach {
     /// By a TAP of the director's own, and the bridge that it joins, if any.
-    Tap { tap: Arc<str>, bridge: Option<Arc<str>> },
+    /// The uplink is a card that joins the bridge too, and so the segment to the outside.
+    Tap { tap: Arc<str>, bridge: Option<Arc<str>>, uplink: Option<Uplink> },
     /// By a packet socket on an interface of the host.
     Packet { interface: Arc<str> },
     /// By an XDP socket on an interface of the host.
@@ -321,6 +331,22 @@ pub enum OffloadMode {
     Auto,
     /// Never: frames as they would be on a wire.
     Off,
+}
+
+/// How a card is known: by its name on this machine, or by the MAC address it has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Uplink {
+    Name(Arc<str>),
+    Mac(MacAddr),
+}
+
+impl core::fmt::Display for Uplink {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Uplink::Name(name) => f.write_str(name),
+            Uplink::Mac(mac) => mac.fmt(f),
+        }
+    }
 }
 
 /// What a segment is for.
@@ -375,6 +401,10 @@ pub struct Service {
     /// Gets new connections while the service is down.
     pub sorry_server: Option<Arc<RealServer>>,
     pub on_removal: OnRemoval,
+    /// TCP only: a SYN that comes again without an answer goes to another real server.
+    pub syn_rescue: bool,
+    /// How its real servers are checked, if at all.
+    pub check: Option<Arc<Check>>,
     pub real_servers: Vec<Arc<RealServer>>,
 }
 

@@ -12,7 +12,7 @@ use super::diagnostics::{Mistake, quoted};
 use super::durations::parse_duration;
 use super::section::{Value, nearest};
 use super::snapshot::{
-    AttachKind, Defend, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched,
+    AttachKind, Defend, OffloadMode, OnRemoval, Protocol, Role, SchedulerKind, Unmatched, Uplink,
 };
 use crate::wire::MacAddr;
 use crate::wire::vlan::TagKind;
@@ -82,6 +82,13 @@ pub(super) fn device(value: Value<'_>) -> Result<Arc<str>, Mistake> {
             .help("spaces, `/`, `:` and `%` cannot be part of it"));
     }
     Ok(text.into())
+}
+
+/// A network card: its name, or its MAC address.
+pub(super) fn uplink(value: Value<'_>) -> Result<Uplink, Mistake> {
+    let text = value.string("expected the name or MAC address of a card in quotation marks")?;
+    // No device has a name with a colon.
+    if text.contains(':') { mac(value).map(Uplink::Mac) } else { device(value).map(Uplink::Name) }
 }
 
 /// Where the control socket is.
@@ -335,7 +342,10 @@ pub(super) fn scheduler(value: Value<'_>) -> Result<SchedulerKind, Mistake> {
 }
 
 /// One of a few words.
-fn choice<T: Copy>(value: Value<'_>, choices: &[(&'static str, T)]) -> Result<T, Mistake> {
+pub(super) fn choice<T: Copy>(
+    value: Value<'_>,
+    choices: &[(&'static str, T)],
+) -> Result<T, Mistake> {
     let text = value.string(&one_of(choices))?;
     choice_of(value, text, choices)
 }

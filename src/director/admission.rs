@@ -30,10 +30,17 @@ impl Director {
     ) -> Verdict {
         let vip = arrival.ip.destination;
         if !self.services.vip(vip).is_some_and(|vip| vip.configured) {
-            return Verdict::drop(DropReason::NotVip);
+            return self.judge_not_vip(now, arrival.ingress, frame, arrival.ip);
         }
         if !self.is_possible_client(arrival.ip.source) {
+            let (ingress, mac) = (arrival.ingress, arrival.source_mac);
+            if let Some(verdict) = self.judge_returned(now, ingress, mac, arrival.ip) {
+                return verdict;
+            }
             return Verdict::drop(DropReason::BadSourceAddress);
+        }
+        if self.observes {
+            return Verdict::drop(DropReason::Unmatched);
         }
         let service = self.services.find(vip, arrival.protocol, arrival.destination_port);
         if let Some(verdict) = self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
@@ -44,7 +51,7 @@ impl Director {
             return self.answer_unmatched(now, frame, arrival);
         };
         let verdict = if !self.opens(service, arrival) {
-            match self.adopter(arrival.ingress, vip, arrival.source_mac, service) {
+            match self.adopter(arrival, vip, service) {
                 Some(destination) => {
                     self.guardian.adopted += 1;
                     let choice = Choice { destination, template: None };
@@ -129,8 +136,8 @@ impl Director {
         self.services.destinations.get(destination).is_some_and(|found| {
             found.service == service
                 && found.position.is_some()
-                && found.reachable
-                && !(expires && found.weight() == 0)
+                && found.is_available()
+                && !(expires && (found.weight() == 0 || !found.is_alive()))
         })
     }
 
@@ -173,6 +180,34 @@ impl Director {
             );
         }
         self.forward(now, arrival.ingress, frame, arrival.ip, destination)
+    }
+
+    /// A SYN comes again: where its service has it so, and its real server seems silent, the
+    /// connection starts over with another one.
+    pub(super) fn rescue_syn(
+        &mut self,
+        now: Instant,
+        frame: &mut Frame<'_>,
+        arrival: &Arrival<'_>,
+        (id, key): (ConnectionId, FlowKey),
+        from: DestinationId,
+    ) -> Option<Verdict> {
+        let service = self.services.destinations.get(from)?.service;
+        if !self.services.services.get(service)?.config.syn_rescue {
+            return None;
+        }
+        let last_syn = self.last_syn(self.connections.get(id)?.deadline());
+        let pick = PickKey {
+            now,
+            client: arrival.ip.source,
+            client_port: arrival.source_port,
+            vip: arrival.ip.destination,
+        };
+        let to = self.rescue(service, from, last_syn, &pick)?;
+        self.note_progress(now, from, true);
+        self.end_connection(now, id);
+        let choice = Choice { destination: to, template: None };
+        Some(self.open(now, frame, arrival, key, service, choice).with_service(service))
     }
 
     /// Enters a connection or template, at the cost of a lesser one when the table is full.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::examination::ExaminationReport;
 use super::report::{ConnectionsPage, RealServerReport, StatusReport};
 
 /// A question or an order.
@@ -19,6 +20,20 @@ pub enum Command {
         service: String,
         real_server: String,
     },
+    /// Checks a real server now; the answer is what was known before.
+    #[serde(rename = "check-now")]
+    CheckNow {
+        service: String,
+        real_server: String,
+    },
+    /// Begins an examination of a service's real servers, or of all; the answer is its report so
+    /// far.
+    Examine {
+        service: Option<String>,
+        real_server: Option<String>,
+    },
+    /// The report of the last examination so far.
+    Examination,
     /// Sets a real server's weight by hand (0 drains it); without one, back to the configured.
     Weight {
         service: String,
@@ -34,6 +49,7 @@ pub enum Response {
     Status(Box<StatusReport>),
     Connections(ConnectionsPage),
     RealServer(Box<RealServerReport>),
+    Examination(ExaminationReport),
     /// An order was carried out: what changed.
     Done(String),
     /// An order was not carried out, or a question is about nothing there is: why.

@@ -60,6 +60,7 @@ impl Director {
         };
         let mut heard = false;
         if let Some(address) = told.map(IpAddr::V6) {
+            self.heard_for_examination(ingress, address, mac);
             if self.is_claim(ingress, address) {
                 let to_all = !is_alone(frame);
                 self.note_claim(now, Claim { vip: address, segment: ingress, mac, to_all });

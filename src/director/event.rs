@@ -37,6 +37,12 @@ pub enum Event {
     Overloaded { service: Arc<str>, real_server: Arc<str>, connections: u32 },
     /// And again fewer.
     Relieved { service: Arc<str>, real_server: Arc<str>, connections: u32 },
+    /// A real server's checks failed so often that it gets no new connections.
+    CheckFailed { service: Arc<str>, real_server: Arc<str>, checks: u32, reason: Arc<str> },
+    /// They passed so often that it gets connections again.
+    CheckPassed { service: Arc<str>, real_server: Arc<str>, checks: u32 },
+    /// SYNs to a real server come again and again, and no connection to it makes progress.
+    Suspect { service: Arc<str>, real_server: Arc<str>, syns: u32 },
     /// The real servers of a service that are up weigh less than its quorum asks for.
     QuorumLost { service: Arc<str>, live_weight: u64, quorum: u32, sorry_server: Option<Arc<str>> },
     /// And again enough.
@@ -58,12 +64,15 @@ impl Event {
             Event::NeighborUp { .. }
             | Event::Relieved { .. }
             | Event::ConflictOver { .. }
+            | Event::CheckPassed { .. }
             | Event::QuorumGained { .. } => Severity::Info,
             Event::NeighborMoved { .. }
             | Event::NeighborDown { .. }
             | Event::Conflict { .. }
             | Event::Loop { .. }
             | Event::Overloaded { .. }
+            | Event::CheckFailed { .. }
+            | Event::Suspect { .. }
             | Event::QuorumLost { .. }
             | Event::ConnectionsFull { .. } => Severity::Warning,
         }
@@ -136,6 +145,22 @@ impl core::fmt::Display for Event {
                 "service {service}: real server {real_server} is down to {connections} \
                  connections; new ones again"
             ),
+            Event::CheckFailed { service, real_server, checks, reason } => write!(
+                formatter,
+                "service {service}: real server {real_server} down ({checks} failed check{}: \
+                 {reason}); no new connections until it passes",
+                plural(*checks)
+            ),
+            Event::CheckPassed { service, real_server, checks } => write!(
+                formatter,
+                "service {service}: real server {real_server} up ({checks} passed check{})",
+                plural(*checks)
+            ),
+            Event::Suspect { service, real_server, syns } => write!(
+                formatter,
+                "service {service}: real server {real_server} seems silent: {syns} SYNs came again \
+                 and no connection to it makes progress"
+            ),
             Event::QuorumLost { service, live_weight, quorum, sorry_server } => {
                 write!(
                     formatter,
@@ -160,6 +185,10 @@ impl core::fmt::Display for Event {
             ),
         }
     }
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// Events waiting to be told; a queue of bounded length, whose newest give way: what came first

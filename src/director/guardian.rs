@@ -15,8 +15,9 @@ use std::sync::Arc;
 use super::askers::Asker;
 use super::conflicts::{self, Claimant};
 use super::stations::Station;
+use super::traffic::Arrival;
 use super::{DestinationId, Director, Event, Instant, SegmentId, ServiceId};
-use crate::config::snapshot::Defend;
+use crate::config::snapshot::{Defend, Protocol};
 use crate::wire::MacAddr;
 use crate::wire::arp::ArpPacket;
 use crate::wire::nd::NdPacket;
@@ -179,13 +180,13 @@ impl Director {
     /// time, because the station that sends it took a claimant for the VIP's holder.
     pub(super) fn adopter(
         &mut self,
-        ingress: SegmentId,
+        arrival: &Arrival<'_>,
         vip: IpAddr,
-        station: MacAddr,
         service: ServiceId,
     ) -> Option<DestinationId> {
-        let asker = Asker { segment: ingress, vip, mac: station };
-        if !self.askers.contains(&asker) {
+        let ingress = arrival.ingress;
+        let asker = Asker { segment: ingress, vip, mac: arrival.source_mac };
+        if arrival.protocol != Protocol::Tcp || !self.askers.contains(&asker) {
             return None;
         }
         let mut claimants = self.conflicts.of(vip, ingress);

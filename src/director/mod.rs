@@ -16,6 +16,7 @@ pub mod command;
 pub mod connections;
 pub mod counters;
 pub mod event;
+pub mod examination;
 pub mod flow;
 pub mod instant;
 pub mod report;
@@ -29,6 +30,7 @@ mod announcer;
 mod answers;
 mod askers;
 mod batch;
+mod checks;
 mod conflicts;
 mod discovery;
 mod fragmented;
@@ -40,6 +42,8 @@ mod inquiry;
 mod keyed;
 mod listeners;
 mod neighbors;
+mod own_traffic;
+mod probes;
 mod rate_limit;
 mod rates;
 mod recognition;
@@ -58,6 +62,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::arena::Id;
+pub use self::checks::{CommandRun, RunId};
 pub use self::command::{Command, Response};
 pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
@@ -136,6 +141,12 @@ pub struct Director {
     transition: Option<reload::Transition>,
     reload_step: usize,
     conflicts: conflicts::Conflicts,
+    checks: checks::Checks,
+    /// Questions of checks and examinations that are under way.
+    prober: probes::Prober,
+    examination: Option<examination::Examination>,
+    /// Takes no part: see [`Self::observe`].
+    observes: bool,
     /// When the director asks for its own VIPs, and who else did.
     inquiry: inquiry::Inquiry,
     askers: askers::Askers,
@@ -181,6 +192,10 @@ impl Director {
             transition: None,
             reload_step: limits.reload_step,
             conflicts: conflicts::Conflicts::default(),
+            checks: checks::Checks::new(),
+            prober: probes::Prober::new(key),
+            examination: None,
+            observes: false,
             inquiry: inquiry::Inquiry::default(),
             askers: askers::Askers::new(key),
             guardian: guardian::GuardianCounters::default(),
@@ -240,6 +255,11 @@ impl Director {
         self.segments.set_device_mtu(segment, mtu);
     }
 
+    /// Only asks from now on, and takes no part: no VIP is claimed, and no connection accepted.
+    pub fn observe(&mut self) {
+        self.observes = true;
+    }
+
     /// Tells that the port of a segment is open, and what its device can carry. Where it was open
     /// before, on this device or another, VIPs are announced again: switches on the way may know the
     /// director's MAC elsewhere.
@@ -257,6 +277,9 @@ impl Director {
 
     /// The next frame to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
+        while self.observes && self.transmit.peek().is_some_and(|bytes| self.claims_vip(bytes)) {
+            self.transmit.pop();
+        }
         let mut transmit = self.transmit.pop()?;
         if let Some(segment) = self.segments.get_mut(transmit.egress) {
             segment.sent.add(transmit.bytes.len());

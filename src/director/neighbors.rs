@@ -178,6 +178,11 @@ impl Neighbors {
     }
 
     /// The neighbor with this address, if there is one.
+    pub fn find_id(&self, segment: SegmentId, address: IpAddr) -> Option<NeighborId> {
+        self.by_address.get(&(segment, address)).copied()
+    }
+
+    /// The same with what is known of it.
     pub fn find(&self, segment: SegmentId, address: IpAddr) -> Option<&Neighbor> {
         self.by_address.get(&(segment, address)).and_then(|&id| self.arena.get(id))
     }
@@ -299,6 +304,11 @@ impl Neighbor {
     /// The MAC that frames go to, if known.
     pub fn mac(&self) -> Option<MacAddr> {
         self.mac
+    }
+
+    /// Its MAC, if that is configured.
+    pub fn configured_mac(&self) -> Option<MacAddr> {
+        self.mac.filter(|_| matches!(self.state, State::Static))
     }
 
     /// The MAC that was found for it, while it answers there.

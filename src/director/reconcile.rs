@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::neighbors::{Neighbor, NeighborId};
 use super::scheduler::Scheduler;
-use super::services::{Destination, DestinationId, Service, ServiceId};
+use super::services::{Destination, DestinationId, Health, Service, ServiceId};
 use super::{Director, Instant, SegmentId};
 use crate::config::snapshot::{self, OnRemoval, RealServer};
 
@@ -50,6 +50,7 @@ impl Director {
     /// Brings a service up to its configuration; whether it was not configured before.
     pub(super) fn update_service(
         &mut self,
+        now: Instant,
         id: ServiceId,
         config: &Arc<snapshot::Service>,
         step: &mut Step,
@@ -62,10 +63,11 @@ impl Director {
             service.scheduler = Scheduler::new(config, seed);
         }
         self.part_with_sorry_server(id, config);
-        self.update_real_servers(id, &before.real_servers, &config.real_servers, step);
+        self.update_real_servers(now, id, &before.real_servers, &config.real_servers, step);
         if let Some(sorry_server) = &config.sorry_server {
             self.set_sorry_server(id, sorry_server, step);
         }
+        self.update_checks(now, id, config);
         if came && let Some(service) = self.services.services.get_mut(id) {
             // Coming back while old connections drain is a new start.
             service.quorate = false;
@@ -115,10 +117,19 @@ impl Director {
         }
     }
 
+    /// Brings the checks of a service's real servers up to its configuration.
+    fn update_checks(&mut self, now: Instant, id: ServiceId, config: &snapshot::Service) {
+        let Some(service) = self.services.services.get(id) else { return };
+        for destination in service.destinations.clone() {
+            self.configure_check(now, destination, config.check.as_ref());
+        }
+    }
+
     /// Brings a service's real servers up to its configuration. Those at the head and at the tail
     /// of the list that are as they were cost a comparison of two pointers each.
     fn update_real_servers(
         &mut self,
+        now: Instant,
         id: ServiceId,
         before: &[Arc<RealServer>],
         after: &[Arc<RealServer>],
@@ -154,7 +165,7 @@ impl Director {
             service.destinations = destinations;
         }
         self.services.rebuild_candidates(id, head);
-        self.drain(id, gone, step);
+        self.drain(now, id, gone, step);
     }
 
     /// Whether a real server is the one that is configured so.
@@ -236,6 +247,10 @@ impl Director {
             cut: false,
             overloaded: false,
             reachable,
+            health: Health::default(),
+            check: None,
+            unanswered_syns: 0,
+            progressed: Instant::ZERO,
             active: 0,
             inactive: 0,
             traffic: Default::default(),
@@ -251,13 +266,13 @@ impl Director {
     }
 
     /// Lets a service that is no longer configured finish its connections, or ends them.
-    pub(super) fn retire_service(&mut self, id: ServiceId, step: &mut Step) {
+    pub(super) fn retire_service(&mut self, now: Instant, id: ServiceId, step: &mut Step) {
         let Some(service) = self.services.services.get_mut(id) else { return };
         let mut gone = core::mem::take(&mut service.destinations);
         gone.append(&mut service.draining);
         gone.extend(service.sorry.take());
         self.services.rebuild_candidates(id, 0);
-        self.drain(id, gone, step);
+        self.drain(now, id, gone, step);
         self.services.remove_service_if_gone(id);
     }
 
@@ -271,10 +286,11 @@ impl Director {
 
     /// Lets real servers that a service no longer has finish their connections, or ends them, as
     /// the service wants it. Those without any leave at once.
-    fn drain(&mut self, id: ServiceId, gone: Vec<DestinationId>, step: &mut Step) {
+    fn drain(&mut self, now: Instant, id: ServiceId, gone: Vec<DestinationId>, step: &mut Step) {
         let Some(service) = self.services.services.get_mut(id) else { return };
         let cut = service.config.on_removal == OnRemoval::Reset;
         let mut silenced = Vec::new();
+        let mut unchecked = Vec::new();
         step.work += OTHER_REAL_SERVER * gone.len();
         for &id in &gone {
             let Some(destination) = self.services.destinations.get_mut(id) else { continue };
@@ -282,6 +298,7 @@ impl Director {
             let was_sorry = core::mem::take(&mut destination.is_sorry);
             if destination.position.take().is_some() || was_sorry {
                 destination.cut = cut;
+                unchecked.push(id);
                 // Should it come back, then with the weight it is given.
                 destination.weight_override = None;
                 // If it drains, it has no say about its neighbor any more.
@@ -293,6 +310,9 @@ impl Director {
                     self.sweep = Some(0);
                 }
             }
+        }
+        for id in unchecked {
+            self.remove_check(now, id);
         }
         for id in gone {
             if let Some(neighbor) = self.services.remove_if_drained(id) {

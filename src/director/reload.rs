@@ -147,7 +147,7 @@ impl Director {
         match &mut transition.stage {
             Stage::Update => match next.services.get(transition.position) {
                 Some(config) => {
-                    self.update(config, transition, step);
+                    self.update(now, config, transition, step);
                     transition.position += 1;
                 }
                 None => {
@@ -159,7 +159,7 @@ impl Director {
             Stage::Retire(services) => match services.pop() {
                 Some(id) => {
                     step.work += CHANGED_SERVICE;
-                    self.retire_service(id, step);
+                    self.retire_service(now, id, step);
                 }
                 None => return false,
             },
@@ -170,6 +170,7 @@ impl Director {
     /// Brings the next service up to its configuration.
     fn update(
         &mut self,
+        now: Instant,
         config: &Arc<snapshot::Service>,
         transition: &mut Transition,
         step: &mut Step,
@@ -181,7 +182,7 @@ impl Director {
         }
         step.work += CHANGED_SERVICE;
         let id = self.enter_service(config);
-        transition.came |= self.update_service(id, config, step);
+        transition.came |= self.update_service(now, id, config, step);
         transition.order.push(id);
         transition.building.push(id);
     }

@@ -89,6 +89,9 @@ pub struct RealServerReport {
     #[serde(default)]
     pub configured_weight: u32,
     pub state: RealServerState,
+    /// What its check says, if it is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckReport>,
     pub active: u32,
     pub inactive: u32,
     #[serde(flatten)]
@@ -104,7 +107,7 @@ pub enum RealServerState {
     Up,
     /// Its MAC is being looked for; its first frames are held.
     Resolving,
-    /// It answers neither ARP nor ND: no new connections.
+    /// It answers neither ARP nor ND, or its check fails: no new connections.
     Down,
     /// Weight 0: connections stay, none are added.
     Quiesced,
@@ -114,6 +117,45 @@ pub enum RealServerState {
     Draining,
     /// The sorry server, up: it gets new connections while its service is down.
     Sorry,
+}
+
+/// What the checks of a real server say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// `tcp`, `http`, ….
+    pub kind: String,
+    /// Whether it gets connections as far as its check is concerned.
+    pub healthy: bool,
+    /// Whether one is under way.
+    pub running: bool,
+    pub passed: u64,
+    pub failed: u64,
+    /// Checks that began more than a second too late.
+    pub late: u64,
+    /// Checks in a row that say the opposite of `healthy`.
+    pub against: u32,
+    pub interval_seconds: f64,
+    pub last: Option<LastCheckReport>,
+    /// How long those took that passed: the count of each class, up to `le` seconds; the last has
+    /// no bound.
+    pub latency: Vec<LatencyBucket>,
+    pub latency_sum_seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastCheckReport {
+    pub passed: bool,
+    /// Why it failed.
+    pub reason: Option<String>,
+    pub latency_seconds: f64,
+    /// How long ago it ended.
+    pub age_seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyBucket {
+    pub le: Option<f64>,
+    pub count: u64,
 }
 
 /// Moving averages as IPVS keeps them (sampled every 2 s, weight 1/4), per second.

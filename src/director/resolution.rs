@@ -31,6 +31,7 @@ impl Director {
         if matches!(self.stations.find(arp.sender_mac), Some(Station::Own)) {
             return Verdict::drop(DropReason::OwnFrame);
         }
+        self.heard_for_examination(ingress, arp.sender.into(), arp.sender_mac);
         if self.is_claim(ingress, arp.sender.into()) {
             self.note_claim(
                 now,
@@ -98,6 +99,9 @@ impl Director {
         sender: IpAddr,
         mac: MacAddr,
     ) -> bool {
+        if let Some(neighbor) = self.neighbors.find_id(ingress, sender) {
+            self.heard_for_checks(now, neighbor, mac);
+        }
         match self.neighbors.hear(now, ingress, sender, mac) {
             Heard::Stranger => self.learn_card(now, ingress, sender, mac),
             Heard::Known => true,
@@ -145,9 +149,13 @@ impl Director {
         }
     }
 
-    fn ask(&mut self, id: NeighborId, of: Option<MacAddr>) {
+    pub(super) fn ask(&mut self, id: NeighborId, of: Option<MacAddr>) {
         let Some(neighbor) = self.neighbors.get(id) else { return };
-        let (target, egress) = (neighbor.address, neighbor.segment);
+        self.ask_for(neighbor.segment, neighbor.address, of);
+    }
+
+    /// Asks on a segment for any address: of one station, or of all.
+    pub(super) fn ask_for(&mut self, egress: SegmentId, target: IpAddr, of: Option<MacAddr>) {
         let Some(segment) = self.segments.get(egress) else { return };
         let mac = segment.mac;
         match (target, segment.source_for(target)) {
@@ -191,10 +199,14 @@ impl Director {
             segment: self.segment_label(neighbor.segment),
             mac,
         });
-        let address = neighbor.address;
+        let (address, users) = (neighbor.address, neighbor.users.clone());
         self.follow_neighbor(id);
         self.recognise_by(address);
         self.card_known(now, mac);
+        // What their checks said while nobody was there need not hold any longer.
+        for user in users {
+            self.recheck_fallen(now, user);
+        }
     }
 
     fn neighbor_down(&mut self, id: NeighborId, probes: u32) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::SegmentId;
 use super::arena::{Arena, Id};
+use super::checks::CheckId;
 use super::counters::Traffic;
 use super::instant::Instant;
 use super::keyed::{HashKey, KeyedMap};
@@ -83,12 +84,30 @@ pub struct Destination {
     pub(super) overloaded: bool,
     /// Whether its neighbor may be given new connections.
     pub(super) reachable: bool,
+    /// What its check says; without one it is [`Health::Up`].
+    pub(super) health: Health,
+    pub(super) check: Option<CheckId>,
+    /// SYNs that came again while no connection to it made progress.
+    pub(super) unanswered_syns: u32,
+    /// When a connection to it last made progress.
+    pub(super) progressed: Instant,
     pub(super) active: u32,
     pub(super) inactive: u32,
     pub(super) traffic: Traffic,
     pub(super) rates: RateEstimator,
     /// When a person was last told that it sends frames back.
     pub(super) loop_told: Option<Instant>,
+}
+
+/// What a real server's check says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Health {
+    #[default]
+    Up,
+    /// Down, and as if its weight were 0: persistent clients stay.
+    Inhibited,
+    /// Down, and as if it were not there for new connections.
+    Removed,
 }
 
 /// A real server crossed one of its thresholds.
@@ -200,6 +219,30 @@ impl Services {
         }
     }
 
+    /// The same, but not this real server.
+    pub fn schedule_except(
+        &mut self,
+        id: ServiceId,
+        not: DestinationId,
+        key: &PickKey,
+    ) -> Option<DestinationId> {
+        let position = self.destinations.get(not)?.position? as usize;
+        let available = self.services.get(id)?.candidates.get(position)?.available;
+        self.set_available(id, position, false);
+        let chosen = self.schedule(id, key);
+        self.set_available(id, position, available);
+        chosen
+    }
+
+    fn set_available(&mut self, id: ServiceId, position: usize, available: bool) {
+        if let Some(service) = self.services.get_mut(id)
+            && let Some(candidate) = service.candidates.get_mut(position)
+        {
+            candidate.available = available;
+            service.scheduler.candidate_changed(position, &service.candidates);
+        }
+    }
+
     /// The sorry server, if there is one and it answers.
     pub fn sorry_server(&self, id: ServiceId) -> Option<DestinationId> {
         let sorry = self.services.get(id)?.sorry?;
@@ -265,6 +308,20 @@ impl Services {
     /// A real server's neighbor became usable, or ceased to be.
     pub fn set_reachable(&mut self, id: DestinationId, reachable: bool) {
         self.change(id, |destination| destination.reachable = reachable);
+    }
+
+    /// A real server's check says something else than before.
+    pub fn set_health(&mut self, id: DestinationId, health: Health) {
+        let known = self.destinations.get(id).map(|destination| destination.health);
+        if known.is_some_and(|known| known != health) {
+            self.change(id, |destination| destination.health = health);
+        }
+    }
+
+    pub fn set_check(&mut self, id: DestinationId, check: Option<CheckId>) {
+        if let Some(destination) = self.destinations.get_mut(id) {
+            destination.check = check;
+        }
     }
 
     /// Sets a weight by hand, or goes back to the configured one. The service, if its scheduler
@@ -561,7 +618,7 @@ impl Destination {
 
     /// What it counts for towards a quorum: its weight, while it is up. An overloaded one is up.
     pub(super) fn live_weight(&self) -> u64 {
-        if self.reachable { u64::from(self.weight()) } else { 0 }
+        if self.is_alive() { u64::from(self.weight()) } else { 0 }
     }
 
     /// The weight in force.
@@ -569,11 +626,22 @@ impl Destination {
         self.weight_override.unwrap_or(self.configured_weight)
     }
 
+    /// Whether it is there for clients at all: its neighbor answers, and its check does not say
+    /// otherwise. One that is inhibited is there for those who are its clients already.
+    pub(super) fn is_available(&self) -> bool {
+        self.reachable && self.health != Health::Removed
+    }
+
+    /// Whether it is available and healthy.
+    pub(super) fn is_alive(&self) -> bool {
+        self.reachable && self.health == Health::Up
+    }
+
     /// What the scheduler sees of it.
     pub(super) fn candidate(&self) -> Candidate {
         Candidate {
             weight: self.weight(),
-            available: self.reachable && !self.overloaded,
+            available: self.is_alive() && !self.overloaded,
             active: self.active,
             inactive: self.inactive,
         }

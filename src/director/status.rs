@@ -24,7 +24,22 @@ impl Director {
             }
             Command::RealServer { service, real_server } => {
                 match self.services.find_by_name(&service, &real_server, true) {
-                    Ok(found) => Response::RealServer(Box::new(self.real_server_report(found.1))),
+                    Ok(found) => {
+                        Response::RealServer(Box::new(self.real_server_report(now, found.1)))
+                    }
+                    Err(why) => Response::Refused(why),
+                }
+            }
+            Command::Examine { service, real_server } => {
+                match self.examine(now, service.as_deref(), real_server.as_deref()) {
+                    Ok(report) => Response::Examination(report),
+                    Err(why) => Response::Refused(why),
+                }
+            }
+            Command::Examination => Response::Examination(self.examination_report(now)),
+            Command::CheckNow { service, real_server } => {
+                match self.check_now(now, &service, &real_server) {
+                    Ok(report) => Response::RealServer(Box::new(report)),
                     Err(why) => Response::Refused(why),
                 }
             }
@@ -58,6 +73,22 @@ impl Director {
         ))
     }
 
+    /// Begins the check of a real server now; what there is of it before.
+    fn check_now(
+        &mut self,
+        now: Instant,
+        service: &str,
+        real_server: &str,
+    ) -> Result<RealServerReport, String> {
+        let (id, found) = self.services.find_by_name(service, real_server, false)?;
+        let report = self.real_server_report(now, found);
+        if !self.hasten_check(now, id) {
+            return Err(format!("service {service} has no [service.check]"));
+        }
+        self.run_checks(now);
+        Ok(report)
+    }
+
     fn status(&self, now: Instant) -> StatusReport {
         StatusReport {
             name: self.snapshot.router.name.to_string(),
@@ -69,7 +100,7 @@ impl Director {
                 max: self.connections.capacity(),
                 evicted: self.evicted,
             },
-            services: self.service_reports(),
+            services: self.service_reports(now),
             segments: self.segment_reports(),
             counters: self.counters_report(),
             conflicts: self.conflict_reports(),
@@ -78,23 +109,23 @@ impl Director {
     }
 
     /// Configured services in their order, then those that only have old connections.
-    fn service_reports(&self) -> Vec<ServiceReport> {
+    fn service_reports(&self, now: Instant) -> Vec<ServiceReport> {
         let retired = self.services.services.iter().filter(|(_, service)| !service.configured);
         let ids: Vec<ServiceId> =
             self.services.order.iter().copied().chain(retired.map(|(id, _)| id)).collect();
         ids.into_iter()
             .filter_map(|id| self.services.services.get(id))
-            .map(|service| self.service_report(service))
+            .map(|service| self.service_report(now, service))
             .collect()
     }
 
-    fn service_report(&self, service: &Service) -> ServiceReport {
+    fn service_report(&self, now: Instant, service: &Service) -> ServiceReport {
         let real_servers = service
             .destinations
             .iter()
             .chain(&service.draining)
             .filter_map(|&id| self.services.destinations.get(id))
-            .map(|destination| self.real_server_report(destination))
+            .map(|destination| self.real_server_report(now, destination))
             .collect();
         let sorry_server = service.sorry.and_then(|id| self.services.destinations.get(id));
         let first = service.config.first();
@@ -114,7 +145,7 @@ impl Director {
             up: service.configured && service.is_up(),
             live_weight: service.live_weight,
             quorum: service.config.quorum,
-            sorry_server: sorry_server.map(|found| self.real_server_report(found)),
+            sorry_server: sorry_server.map(|found| self.real_server_report(now, found)),
             configured: service.configured,
             traffic: service.traffic,
             rates: service.rates.rates(),
@@ -122,12 +153,12 @@ impl Director {
         }
     }
 
-    fn real_server_report(&self, destination: &Destination) -> RealServerReport {
+    fn real_server_report(&self, now: Instant, destination: &Destination) -> RealServerReport {
         let neighbor = self.neighbors.get(destination.neighbor);
         let resolving = neighbor.is_some_and(|neighbor| neighbor.is_resolving());
         let state = match destination {
             Destination { position: None, is_sorry: false, .. } => RealServerState::Draining,
-            Destination { reachable: false, .. } => RealServerState::Down,
+            _ if !destination.is_alive() => RealServerState::Down,
             Destination { is_sorry: true, .. } => RealServerState::Sorry,
             _ if destination.weight() == 0 => RealServerState::Quiesced,
             Destination { overloaded: true, .. } => RealServerState::Overloaded,
@@ -142,6 +173,7 @@ impl Director {
             weight: destination.weight(),
             configured_weight: destination.configured_weight,
             state,
+            check: destination.check.and_then(|id| self.checks.report(now, id)),
             active: destination.active,
             inactive: destination.inactive,
             traffic: destination.traffic,

@@ -12,6 +12,8 @@ impl Director {
     /// says when to come again.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.send_due_arp(now);
+        self.run_checks(now);
+        self.run_examination(now);
         self.guard(now);
         self.expire_fragments(now);
         let mut budget = EXPIRY_BUDGET;
@@ -35,6 +37,9 @@ impl Director {
             self.listeners.next_deadline(),
             self.fragments.next_deadline(),
             self.connections.next_wake(),
+            self.checks.next_deadline(),
+            self.prober.next_deadline(),
+            self.examination.as_ref().and_then(|examination| examination.next_deadline()),
             Some(self.next_sample),
             self.sweep.map(|_| Instant::ZERO),
         ]

@@ -81,7 +81,7 @@ impl Director {
             return verdict;
         }
         if !self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips()) {
-            return self.judge_on_backend(now, ingress, source_mac, ip);
+            return self.judge_on_backend(now, ingress, frame, source_mac, ip);
         }
         let arrival = |protocol, source_port, destination_port, flags| Arrival {
             ingress,
@@ -126,11 +126,15 @@ impl Director {
         &mut self,
         now: Instant,
         ingress: SegmentId,
+        frame: &Frame<'_>,
         source_mac: MacAddr,
         ip: &Ip,
     ) -> Verdict {
         if self.services.vip(ip.destination).is_none() {
-            return Verdict::drop(DropReason::NotVip);
+            return self.judge_not_vip(now, ingress, frame, ip);
+        }
+        if let Some(verdict) = self.judge_returned(now, ingress, source_mac, ip) {
+            return verdict;
         }
         let verdict = Verdict::drop(DropReason::VipOnBackend);
         match self.real_server_at(now, source_mac, None) {
@@ -163,6 +167,12 @@ impl Director {
                 let given_to = self.services.destinations.get(destination);
                 return given_to.map_or(verdict, |found| verdict.with_service(found.service));
             }
+            if state == ConnectionState::SynRecv
+                && arrival.opens_tcp()
+                && let Some(verdict) = self.rescue_syn(now, frame, arrival, (id, key), destination)
+            {
+                return verdict;
+            }
             if !self.goes_on(now, id, arrival) {
                 self.end_connection(now, id);
                 return self.judge_new_flow(now, frame, arrival, key);
@@ -188,7 +198,7 @@ impl Director {
         };
         connection.deadline() > now
             && !destination.cut
-            && (destination.reachable || !self.expires_nodest(destination))
+            && (destination.is_available() || !self.expires_nodest(destination))
             && !(arrival.opens_anew() && self.starts_over(id, connection.state, destination))
     }
 
@@ -202,7 +212,7 @@ impl Director {
     ) -> bool {
         // Persistence has the last word about where it goes: IPVS lets such a one be, too.
         state.is_reusable() && self.connections.control(id).is_none()
-            || state.is_opening() && !destination.reachable
+            || state.is_opening() && !destination.is_alive()
             || destination.weight() == 0 && self.expires_nodest(destination)
     }
 
@@ -223,6 +233,9 @@ impl Director {
         state: ConnectionState,
         arrival: &Arrival<'_>,
     ) {
+        if state == ConnectionState::SynRecv {
+            self.note_progress(now, destination, arrival.opens_tcp());
+        }
         let next = arrival.after(state);
         let deadline = now + next.timeout(&self.snapshot.timeouts);
         self.connections.update(id, next, deadline);
@@ -248,7 +261,7 @@ impl Director {
     }
 
     /// Puts the real server that sends frames back into a verdict, and now and then into the log.
-    fn name_loop(
+    pub(super) fn name_loop(
         &mut self,
         now: Instant,
         ingress: SegmentId,
@@ -337,7 +350,7 @@ impl Director {
     ) -> Verdict {
         let vip = ip.destination;
         if self.services.vip(vip).is_none() {
-            return Verdict::drop(DropReason::NotVip);
+            return self.judge_not_vip(now, ingress, frame, ip);
         }
         if !self.is_possible_client(ip.source) {
             return Verdict::drop(DropReason::BadSourceAddress);

@@ -57,6 +57,18 @@ impl TransmitQueue {
         Ok(written)
     }
 
+    /// Appends an empty frame, for the caller to fill in; `None` at the limit.
+    pub fn push_empty(&mut self, egress: SegmentId) -> Option<&mut Vec<u8>> {
+        self.free_slot().ok()?;
+        let at = (self.head + self.len) % self.slots.len();
+        self.len += 1;
+        let slot = self.slots.get_mut(at)?;
+        slot.egress = egress;
+        slot.offload = Offload::default();
+        slot.bytes.clear();
+        Some(&mut slot.bytes)
+    }
+
     /// Appends a frame that exists already, without copying it.
     pub fn push(
         &mut self,
@@ -80,6 +92,11 @@ impl TransmitQueue {
         self.len -= 1;
         let Slot { egress, bytes, offload } = &self.slots[at];
         Some(Transmit { egress: *egress, bytes, offload: *offload })
+    }
+
+    /// The bytes of the oldest frame.
+    pub fn peek(&self) -> Option<&[u8]> {
+        (self.len > 0).then(|| self.slots[self.head].bytes.as_slice())
     }
 
     /// Frames that it still takes.

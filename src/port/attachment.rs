@@ -2,7 +2,7 @@
 //!
 //! Every change is noted with its reverse. What vipr made is removed in the end; what it found
 //! stays, and gets back what vipr changed on it (membership of a bridge, MTU), except that it
-//! stays up.
+//! stays up. A card that joins the bridge as uplink is found, and leaves it again.
 //!
 //! A bridge that vipr made carries [`MADE_BY`] as its alias, and whoever leaves such a bridge
 //! last removes it. So two segments on one bridge, two routers on one bridge, and a bridge left
@@ -23,8 +23,10 @@ use std::fs;
 
 use log::{debug, warn};
 
+use super::cards;
 use super::link::{Kind, Link, Links};
 use super::open_error::OpenError;
+use super::tap::Card;
 
 /// The alias of the bridges that vipr made.
 pub(super) const MADE_BY: &str = "made by vipr";
@@ -46,8 +48,8 @@ pub(super) struct Attachment {
 /// The reverse of a change.
 #[derive(Debug)]
 enum Undo {
-    /// Of a found TAP: it is no longer a port of the bridge.
-    Release { tap: u32, bridge: u32 },
+    /// Of a found TAP or a card: it is no longer a port of the bridge.
+    Release { device: u32, bridge: u32 },
     /// Of a found TAP: its MTU is again what it was.
     Mtu { tap: u32, mtu: u32 },
     /// Of a bridge that vipr made.
@@ -142,11 +144,62 @@ impl Attachment {
         {
             self.links.enslave(tap, bridge.index).map_err(refused("join it to its bridge"))?;
             if found.is_some() {
-                self.undo.push(Undo::Release { tap, bridge: bridge.index });
+                self.undo.push(Undo::Release { device: tap, bridge: bridge.index });
             }
         }
         self.links.bring_up(tap).map_err(refused("bring it up"))?;
         Ok(tap)
+    }
+
+    /// Makes a card a port of the bridge, and brings it up.
+    pub fn join_uplink(&mut self, card: Card<'_>, bridge: &Link) -> Result<(), OpenError> {
+        let wanted = card.to_string();
+        let all = self.links.all().map_err(|error| {
+            OpenError::refused("card", &wanted, "ask for network devices", error)
+        })?;
+        let found = all.iter().find(|link| match card {
+            Card::Name(name) => link.name == name,
+            // A VLAN device, or a bridge, has the MAC of the card below it.
+            Card::Mac(mac) => cards::card(link).is_some_and(|card| card.mac == mac),
+        });
+        let Some(link) = found else {
+            return Err(OpenError::NoSuchCard {
+                wanted,
+                there_are: cards::listed(&cards::of(&all)),
+            });
+        };
+        let card = &link.name;
+        if matches!(link.kind, Kind::Bridge | Kind::Tap { .. }) || link.mac.is_empty() {
+            let found = describe(&link.kind);
+            let there_are = cards::listed(&cards::of(&all));
+            return Err(OpenError::NotACard { name: card.clone(), found, there_are });
+        }
+        let refused = |action| move |error| OpenError::refused("card", card, action, error);
+        match link.master {
+            Some(master) if master == bridge.index => {}
+            Some(master) => {
+                let found = all.iter().find(|link| link.index == master);
+                return Err(OpenError::CardElsewhere {
+                    card: card.clone(),
+                    bridge: bridge.name.clone(),
+                    found: found.map_or_else(|| "another device".to_owned(), |l| l.name.clone()),
+                });
+            }
+            None => {
+                if self.links.has_addresses(link.index).map_err(refused("ask for addresses"))? {
+                    warn!(
+                        "card {card}: it has an IP address, by which this machine can no longer \
+                         be reached while the card is a port of bridge {}: give the address to \
+                         the bridge, or take another card",
+                        bridge.name
+                    );
+                }
+                let joined = self.links.enslave(link.index, bridge.index);
+                joined.map_err(refused("join it to its bridge"))?;
+                self.undo.push(Undo::Release { device: link.index, bridge: bridge.index });
+            }
+        }
+        self.links.bring_up(link.index).map_err(refused("bring it up"))
     }
 
     /// The devices, to be asked about.
@@ -191,8 +244,8 @@ impl Attachment {
 
     fn undo(&self, step: &Undo) -> std::io::Result<()> {
         match *step {
-            Undo::Release { tap, bridge } => match self.links.at(tap)? {
-                Some(link) if link.master == Some(bridge) => self.links.release(tap),
+            Undo::Release { device, bridge } => match self.links.at(device)? {
+                Some(link) if link.master == Some(bridge) => self.links.release(device),
                 _ => Ok(()),
             },
             Undo::Mtu { tap, mtu } => match self.links.at(tap)? {

@@ -80,6 +80,14 @@ impl Links {
         present(self.query_one(request(libc::RTM_GETLINK, index)))
     }
 
+    /// All devices.
+    pub fn all(&self) -> io::Result<Vec<Link>> {
+        let mut all = Vec::new();
+        let dump = Request::new(libc::RTM_GETLINK, netlink::DUMP, &[0; LINK_HEADER_LEN]);
+        self.socket.query(dump, |body| all.extend(parse(body)))?;
+        Ok(all)
+    }
+
     /// Whether any device is a port of this one.
     pub fn has_ports(&self, index: u32) -> io::Result<bool> {
         let mut any = false;

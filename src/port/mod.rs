@@ -5,6 +5,7 @@ pub mod arp_guard;
 mod attachment;
 pub mod batch;
 pub mod bridge_netfilter;
+pub mod cards;
 pub mod fault;
 pub mod host_settings;
 mod link;
@@ -28,7 +29,7 @@ pub use batch::Batch;
 pub use fault::Fault;
 pub use open_error::OpenError;
 pub use packet::{PacketConfig, PacketPort};
-pub use tap::{TapConfig, TapPort};
+pub use tap::{Card, TapConfig, TapPort};
 pub use xdp::XdpPort;
 
 use crate::wire::Offload;

@@ -65,6 +65,18 @@ pub enum OpenError {
          device (ip link delete {name})"
     )]
     NotABridge { name: String, found: String },
+    /// No card has the configured name or MAC address.
+    #[error("card {wanted}: there is none here; there are: {there_are}: configure one as uplink")]
+    NoSuchCard { wanted: String, there_are: String },
+    /// The uplink's name belongs to a device that leads nowhere.
+    #[error("card {name}: that name belongs to {found}; cards are: {there_are}: configure one")]
+    NotACard { name: String, found: String, there_are: String },
+    /// The card is a port of something else than the configured bridge.
+    #[error(
+        "card {card}: it is a port of {found} already, not of {bridge}: release it \
+         (ip link set {card} nomaster) or configure bridge = \"{found}\""
+    )]
+    CardElsewhere { card: String, bridge: String, found: String },
     /// The kernel cannot make bridges.
     #[error("bridge {name}: this kernel has no bridges: load the driver (modprobe bridge)")]
     NoBridgeDriver { name: String },
@@ -220,12 +232,16 @@ mod tests {
             OpenError::NotABridge { name: name(), found: "a card".to_owned() },
             OpenError::NoBridgeDriver { name: name() },
             OpenError::Mtu { tap: tap(), mtu: 9, error: error() },
+            OpenError::NoSuchCard { wanted: name(), there_are: "none".to_owned() },
+            OpenError::NotACard { name: name(), found: name(), there_are: name() },
+            OpenError::CardElsewhere { card: name(), bridge: name(), found: name() },
             OpenError::refused("bridge", "x0", "make it", error()),
         ];
         for error in rows {
             let line = error.to_string();
             assert!(!line.contains('\n'), "{line}");
-            assert!(line.starts_with("TAP ") || line.starts_with("bridge "), "{line}");
+            let subjects = ["TAP ", "bridge ", "card "];
+            assert!(subjects.iter().any(|subject| line.starts_with(subject)), "{line}");
         }
     }
 

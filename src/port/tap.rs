@@ -16,7 +16,7 @@ use super::attachment::Attachment;
 use super::link::Link;
 use super::open_error::validate_name;
 use super::{Batch, Condition, Fault, OpenError, Port, Readiness, tap_offload, vnet_header};
-use crate::wire::Offload;
+use crate::wire::{MacAddr, Offload};
 
 /// Which device a port is to be on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,26 @@ pub struct TapConfig<'a> {
     pub tap: &'a str,
     /// Name of the bridge it joins, made if absent. Without one the TAP stays where it is.
     pub bridge: Option<&'a str>,
+    /// The card that joins the bridge too.
+    pub uplink: Option<Card<'a>>,
     /// MTU to set, in bytes of the IP packet. Without one the device keeps what it has.
     pub mtu: Option<u16>,
+}
+
+/// A network card of this machine, by what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Card<'a> {
+    Name(&'a str),
+    Mac(MacAddr),
+}
+
+impl std::fmt::Display for Card<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Card::Name(name) => f.write_str(name),
+            Card::Mac(mac) => mac.fmt(f),
+        }
+    }
 }
 
 /// Frames up to this length are copied behind their header to be written in one piece: that is
@@ -51,8 +69,8 @@ impl TapPort {
     /// brings both up.
     ///
     /// When the port is dropped, what was made is removed: the TAP at once, the bridge once it
-    /// has no other port left. What was found stays; a found TAP leaves the bridge again if it
-    /// was joined here, and gets its MTU back. Ports take effect, and undo it, in the network
+    /// has no other port left. What was found stays; a found TAP or card leaves the bridge again
+    /// if it was joined here, and gets its MTU back. Ports take effect, and undo it, in the network
     /// namespace of the thread that opened them.
     ///
     /// # Errors
@@ -88,6 +106,9 @@ impl TapPort {
             Some(bridge) => Some(attachment.have_bridge(bridge)?),
             None => None,
         };
+        if let (Some(uplink), Some(bridge)) = (config.uplink, &bridge) {
+            attachment.join_uplink(uplink, bridge)?;
+        }
         let index = attachment.join(tap, found.as_ref(), config.mtu, bridge.as_ref())?;
         let scratch = offload.then(|| Box::new([0; vnet_header::LEN + GATHERED_FROM]));
         Ok(TapPort { iface, attachment, index, scratch, misread: 0 })
@@ -263,7 +284,7 @@ mod tests {
     fn a_bad_name_is_refused_before_any_device_is_touched() {
         let rows = [("", None), ("sixteen--letters", None), ("x0", Some("br%d"))];
         for (tap, bridge) in rows {
-            let result = TapPort::open(&TapConfig { tap, bridge, mtu: None });
+            let result = TapPort::open(&TapConfig { tap, bridge, uplink: None, mtu: None });
             assert!(matches!(result, Err(OpenError::BadName { .. })), "{tap:?} {bridge:?}");
         }
     }

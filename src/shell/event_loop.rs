@@ -61,6 +61,7 @@ pub struct EventLoop<O: Opener> {
 struct Woken {
     by_watch: bool,
     by_signal: bool,
+    by_command: bool,
 }
 
 /// A configuration on its way into force.
@@ -190,6 +191,10 @@ impl<O: Opener> EventLoop<O> {
         if deadline.is_some_and(|at| at <= now) {
             self.handle_timeout(now);
         }
+        if woken.by_command {
+            self.router.handle_command_ends(self.poll.registry());
+        }
+        self.router.run_commands(self.poll.registry());
         if woken.by_signal {
             self.handle_signals();
         }
@@ -217,6 +222,7 @@ impl<O: Opener> EventLoop<O> {
                 Subject::Port(index) => self.router.wake_port(index),
                 Subject::Waker => woken.by_watch = true,
                 Subject::Signals => woken.by_signal = true,
+                Subject::Commands => woken.by_command = true,
                 Subject::Control => wake(&mut self.control, Control::wake_listener),
                 Subject::ControlClient(key) => wake(&mut self.control, |c| c.wake_client(key)),
                 Subject::Metrics => wake(&mut self.metrics, Metrics::wake_listener),
@@ -229,6 +235,7 @@ impl<O: Opener> EventLoop<O> {
     fn handle_timeout(&mut self, now: Instant) {
         let registry = self.poll.registry();
         self.router.handle_timeout(registry, now);
+        self.router.run_commands(registry);
         if let Some(control) = &mut self.control {
             control.handle_timeout(registry, now);
         }

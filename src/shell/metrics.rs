@@ -259,6 +259,11 @@ mod tests {
             "vipr_real_server_connections_active{service=\"web\",real_server=\"rs1\",\
              address=\"10.0.0.11\",segment=\"back\"} 12\n",
             "vipr_segment_up{segment=\"back\"} 0\n",
+            "vipr_check_healthy{service=\"web\",real_server=\"rs2\",segment=\"back\"} 0\n",
+            "vipr_check_duration_seconds_bucket{service=\"web\",real_server=\"rs1\",\
+             segment=\"back\",le=\"0.0025\"} 720\n",
+            "vipr_check_duration_seconds_count{service=\"web\",real_server=\"rs1\",\
+             segment=\"back\"} 720\n",
             "vipr_configuration_stale 0\n",
             "vipr_reload_pause_max_seconds 0\n",
             "vipr_configuration_loaded_timestamp_seconds 1795358285\n",
@@ -271,6 +276,14 @@ mod tests {
         for line in body.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let name = series.split('{').next().unwrap();
+            let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| {
+                name.strip_suffix(end).filter(|name| name.ends_with("_duration_seconds"))
+            });
+            if let Some(name) = histogram {
+                assert!(body.contains(&format!("# TYPE {name} histogram\n")), "{name}");
+                assert!(value.parse::<f64>().is_ok() && seen.insert(series), "{line}");
+                continue;
+            }
             assert!(body.contains(&format!("# TYPE {name} ")), "{name}");
             // And is named as is usual.
             let kind = if name.ends_with("_total") { "counter" } else { "gauge" };

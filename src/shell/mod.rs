@@ -5,7 +5,9 @@
 //! ([`watch`]). Between them there is one atomically swapped value and a waker, no lock.
 
 pub mod clock;
+mod commands;
 pub mod control;
+pub mod doctor;
 pub mod event_log;
 pub mod event_loop;
 #[cfg(test)]

@@ -12,12 +12,12 @@ use mio::{Interest, Registry};
 
 use super::tokens;
 use super::urgent::Urgent;
-use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment};
+use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment, Uplink};
 use crate::director::{Instant, SegmentId};
 use crate::port::urgent::URGENT_LEN;
 use crate::port::{
-    AnyPort, Batch, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig, TapPort,
-    XdpPort,
+    AnyPort, Batch, Card, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig,
+    TapPort, XdpPort,
 };
 use crate::wire::{Offload, finish};
 
@@ -326,14 +326,22 @@ impl<O: Opener> Ports<O> {
     /// after the others; if its device is gone, the port is closed and tried again later.
     pub fn receive(&mut self, registry: &Registry, now: Instant, id: SegmentId, batch: &mut Batch) {
         batch.clear();
+        // A second look sees no tags: a trunk gets none.
+        let is_shared = self.shared.iter().any(|shared| shared.owner == id);
         let Some(slot) = self.slot_mut(id) else { return };
+        let is_trunk = is_shared || slot.segment.vlan.is_some();
+        if is_trunk && slot.urgent.is_active() {
+            slot.urgent = Urgent::default();
+        }
         let Link::Open { port, .. } = &mut slot.link else { return };
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
         let left_some = matches!(result, Ok(Readiness::More));
         // Only a TAP has a queue of its own that drops its tail.
-        if let Attach::Tap { tap, .. } = &slot.segment.attach {
+        if let Attach::Tap { tap, .. } = &slot.segment.attach
+            && !is_trunk
+        {
             slot.urgent.note_burst(now, tap, left_some);
         }
         match result {
@@ -553,8 +561,12 @@ impl Opener for Devices {
     fn open(&mut self, segment: &Segment) -> Result<AnyPort, OpenError> {
         let mtu = segment.mtu;
         match &segment.attach {
-            Attach::Tap { tap, bridge } => {
-                let config = TapConfig { tap, bridge: bridge.as_deref(), mtu };
+            Attach::Tap { tap, bridge, uplink } => {
+                let uplink = uplink.as_ref().map(|uplink| match uplink {
+                    Uplink::Name(name) => Card::Name(name),
+                    Uplink::Mac(mac) => Card::Mac(*mac),
+                });
+                let config = TapConfig { tap, bridge: bridge.as_deref(), uplink, mtu };
                 Ok(AnyPort::Tap(match segment.offload {
                     OffloadMode::Auto => TapPort::open_with_offload(&config)?,
                     OffloadMode::Off => TapPort::open(&config)?,

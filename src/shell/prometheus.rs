@@ -4,7 +4,9 @@ use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use super::protocol::{ReloadsReport, RouterStatus};
-use crate::director::report::{GuardianReport, RealServerReport, SegmentReport, ServiceReport};
+use crate::director::report::{
+    CheckReport, GuardianReport, RealServerReport, SegmentReport, ServiceReport,
+};
 
 /// The whole exposition.
 pub(super) fn render(status: &RouterStatus) -> String {
@@ -18,6 +20,7 @@ pub(super) fn render(status: &RouterStatus) -> String {
         status.report.services.iter().filter(|service| service.configured).collect();
     services(&mut text, &configured);
     real_servers(&mut text, &configured);
+    checks(&mut text, &configured);
     segments(&mut text, &status.report.segments);
     text.0
 }
@@ -200,6 +203,57 @@ fn services(text: &mut Text, services: &[&ServiceReport]) {
     }
 }
 
+/// What checks said, and how long those took that passed.
+fn checks(text: &mut Text, services: &[&ServiceReport]) {
+    let checked: Vec<(&ServiceReport, &RealServerReport, &CheckReport)> = services
+        .iter()
+        .flat_map(|service| service.real_servers.iter().map(move |found| (*service, found)))
+        .filter_map(|(service, found)| Some((service, found, found.check.as_ref()?)))
+        .collect();
+    let columns: [Column<CheckReport>; 4] = [
+        ("vipr_check_healthy", GAUGE, "1 if its check lets it have connections.", |check| {
+            u64::from(check.healthy)
+        }),
+        ("vipr_checks_passed_total", COUNTER, "Checks that passed.", |check| check.passed),
+        ("vipr_checks_failed_total", COUNTER, "Checks that failed.", |check| check.failed),
+        ("vipr_checks_late_total", COUNTER, "Checks that began a second late or more.", |check| {
+            check.late
+        }),
+    ];
+    for (name, kind, help, value) in columns {
+        text.family(name, kind, help);
+        for (service, real_server, check) in &checked {
+            text.sample(name, &labels_of(service, real_server), value(check));
+        }
+    }
+    let name = "vipr_check_duration_seconds";
+    text.family(name, HISTOGRAM, "How long checks took that passed.");
+    for (service, real_server, check) in &checked {
+        let labels = labels_of(service, real_server);
+        let mut below = 0;
+        for bucket in &check.latency {
+            below += bucket.count;
+            let le = bucket.le.map_or_else(|| "+Inf".to_owned(), |le| le.to_string());
+            let with_le: Vec<(&str, &str)> =
+                labels.iter().copied().chain([("le", le.as_str())]).collect();
+            text.sample(&format!("{name}_bucket"), &with_le, below);
+        }
+        text.sample(&format!("{name}_sum"), &labels, check.latency_sum_seconds);
+        text.sample(&format!("{name}_count"), &labels, below);
+    }
+}
+
+fn labels_of<'r>(
+    service: &'r ServiceReport,
+    real_server: &'r RealServerReport,
+) -> [(&'static str, &'r str); 3] {
+    [
+        ("service", service.name.as_str()),
+        ("real_server", real_server.name.as_str()),
+        ("segment", real_server.segment.as_str()),
+    ]
+}
+
 fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
     use crate::director::report::RealServerState::Up;
 
@@ -279,6 +333,7 @@ fn segments(text: &mut Text, segments: &[SegmentReport]) {
 
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
 
 #[derive(Default)]
 struct Text(String);

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use mio::Registry;
 
+use super::commands::Commands;
 use super::event_log::{EventLog, Line};
 use super::guards::Guards;
 use super::ports::{OpenError, Opened, Opener, Ports};
@@ -32,6 +33,7 @@ pub(super) struct Router<O: Opener> {
     /// Of the frames of a burst.
     ways: [Option<Way>; BURST_MAX],
     event_log: EventLog,
+    commands: Commands,
     guards: Guards,
 }
 
@@ -51,8 +53,14 @@ impl<O: Opener> Router<O> {
             tagged: Vec::new(),
             ways: [None; BURST_MAX],
             event_log: EventLog::default(),
+            commands: Commands::new(),
             guards: Guards::default(),
         }
+    }
+
+    /// Only asks from now on: see [`Director::observe`].
+    pub fn observe(&mut self) {
+        self.director.observe();
     }
 
     /// Opens the port of every segment.
@@ -214,6 +222,22 @@ impl<O: Opener> Router<O> {
         // A command may change something that is to be sent or said.
         self.drain(now);
         response
+    }
+
+    /// Starts the commands that checks ask for.
+    pub fn run_commands(&mut self, registry: &Registry) {
+        while let Some(run) = self.director.poll_command_run() {
+            self.commands.start(registry, run);
+        }
+    }
+
+    /// Takes in how commands ended.
+    pub fn handle_command_ends(&mut self, registry: &Registry) {
+        let now = clock::now();
+        for (run, result) in self.commands.ended(registry) {
+            self.director.handle_command_end(now, run, result);
+        }
+        self.drain(now);
     }
 
     /// Adds what only the ports and the clock know.

@@ -10,6 +10,7 @@ pub(super) const WAKER: Token = Token(0);
 pub(super) const SIGNALS: Token = Token(1);
 pub(super) const CONTROL: Token = Token(2);
 pub(super) const METRICS: Token = Token(3);
+pub(super) const COMMANDS: Token = Token(4);
 const CONTROL_CLIENTS: usize = 16;
 const METRICS_CLIENTS: usize = CONTROL_CLIENTS + CONTROL_CLIENTS_MAX;
 const PORTS: usize = METRICS_CLIENTS + METRICS_CLIENTS_MAX;
@@ -21,6 +22,7 @@ pub(super) enum Subject {
     Signals,
     Control,
     Metrics,
+    Commands,
     /// By its key in the slab of clients.
     ControlClient(usize),
     /// By its key in the slab of clients.
@@ -36,6 +38,7 @@ impl From<Token> for Subject {
             SIGNALS => Subject::Signals,
             CONTROL => Subject::Control,
             METRICS => Subject::Metrics,
+            COMMANDS => Subject::Commands,
             Token(number) if number < METRICS_CLIENTS => {
                 Subject::ControlClient(number.saturating_sub(CONTROL_CLIENTS))
             }
@@ -67,6 +70,7 @@ mod tests {
         assert_eq!(Subject::from(SIGNALS), Subject::Signals);
         assert_eq!(Subject::from(CONTROL), Subject::Control);
         assert_eq!(Subject::from(METRICS), Subject::Metrics);
+        assert_eq!(Subject::from(COMMANDS), Subject::Commands);
         for key in 0..CONTROL_CLIENTS_MAX {
             assert_eq!(Subject::from(control_client(key)), Subject::ControlClient(key));
         }

@@ -69,8 +69,14 @@ impl Urgent {
         }
         self.full_bursts = 0;
         if self.socket.is_some() && now.since(self.last_full) >= CALM {
-            self.socket.take().map(UrgentSocket::close);
+            self.close();
             self.memory = Memory::default();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            socket.close();
         }
     }
 
@@ -94,7 +100,7 @@ impl Urgent {
                 Ok(None) => return None,
                 Err(error) => {
                     log::debug!("the second look at a queue: {error}");
-                    self.socket.take().map(UrgentSocket::close);
+                    self.close();
                 }
             }
         }

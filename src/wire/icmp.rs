@@ -91,7 +91,7 @@ pub const fn is_error(is_ipv6: bool, kind: u8) -> bool {
 
 /// Whether messages of this type are known to quote the packet they are about after
 /// [`HEADER_LEN`] bytes (RFC 792; RFC 4443, 3).
-pub(super) const fn quotes_packet(is_ipv6: bool, kind: u8) -> bool {
+pub const fn quotes_packet(is_ipv6: bool, kind: u8) -> bool {
     if is_ipv6 {
         return matches!(kind, v6::DESTINATION_UNREACHABLE..=v6::PARAMETER_PROBLEM);
     }

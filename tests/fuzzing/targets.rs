@@ -19,8 +19,11 @@ const TIMER_ROUNDS_MAX: usize = 10_000;
 /// A frame that a mutation makes longer stays below this.
 const FRAME_LEN_MAX: usize = 4096;
 
+/// Takes any input.
+pub type Target = fn(&[u8]);
+
 /// The fuzz targets by name: `fuzz/fuzz_targets/` has a file for each.
-pub const TARGETS: [(&str, fn(&[u8])); 3] =
+pub const TARGETS: [(&str, Target); 3] =
     [("frame", frame), ("frames", frames), ("configuration", configuration)];
 
 /// One frame on each segment of a fresh director: parse, verdict, answer.
@@ -135,7 +138,7 @@ impl Lan {
         let mut bytes = frame.to_vec();
         let frame_in = &mut Frame::plain(&mut bytes);
         let verdict = self.director.handle_frame(self.now, *ingress, frame_in);
-        if let Action::Forward { egress } = verdict.action {
+        if let Action::Forward { egress } | Action::Fragment { egress } = verdict.action {
             assert!(verdict.real_server.is_some(), "forwarded to somebody");
             assert_eq!(bytes[12..], frame[12..], "only the MAC addresses change");
             assert_eq!(bytes[6..12], self.mac_of(egress), "sent as the director");

@@ -184,6 +184,13 @@ impl World {
         self.director.counters().drops(reason)
     }
 
+    /// Gives an order, and takes in what is sent for it.
+    pub fn command(&mut self, command: Command) -> Response {
+        let response = self.director.handle_command(self.now, command);
+        self.drain();
+        response
+    }
+
     pub fn status(&mut self) -> StatusReport {
         match self.director.handle_command(self.now, Command::Status) {
             Response::Status(report) => *report,

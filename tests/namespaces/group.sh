@@ -12,7 +12,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=www.lab.test \
 for number in "${REAL_SERVERS[@]}"; do
     directory=$LAB_DIR/tls$number
     mkdir -p "$directory"
-    sed "s|$LAB_DIR/rs$number|$directory|g; s|listen 80;|listen 443 ssl; listen 8080; ssl_certificate $LAB_DIR/certificate.pem; ssl_certificate_key $LAB_DIR/key.pem;|" \
+    sed "s|$LAB_DIR/rs$number|$directory|g; /listen .::.:80;/d; s|listen 80;|listen 443 ssl; listen 8080; ssl_certificate $LAB_DIR/certificate.pem; ssl_certificate_key $LAB_DIR/key.pem;|" \
         "$LAB_DIR/rs$number/nginx.conf" >"$directory/nginx.conf"
     lab_exec "rs$number" nginx -p "$directory" -e "$directory/error.log" \
         -c "$directory/nginx.conf" >"$directory/nginx.out" 2>&1 &

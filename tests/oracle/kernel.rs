@@ -92,7 +92,7 @@ struct Guest<'s> {
 impl Guest<'_> {
     fn new(scenario: &Scenario) -> Guest<'_> {
         let open = |tap| {
-            TapPort::open(&TapConfig { tap, bridge: None, mtu: None })
+            TapPort::open(&TapConfig { tap, bridge: None, uplink: None, mtu: None })
                 .unwrap_or_else(|error| panic!("{error}"))
         };
         let (front, back) = (open("front"), open("back"));

@@ -7,7 +7,7 @@ use super::packet::{receive_all, super_frame, to, wait_until_running};
 use super::support::*;
 
 fn open(tap: &str, bridge: Option<&str>) -> Result<TapPort, OpenError> {
-    TapPort::open_with_offload(&TapConfig { tap, bridge, mtu: None })
+    TapPort::open_with_offload(&TapConfig { tap, bridge, uplink: None, mtu: None })
 }
 
 /// A field of what ip(8) says of a TAP.
@@ -33,7 +33,7 @@ namespaced! {
         drop(port);
         assert!(tap_field("t0", "persist"));
         // And is plain again for who wants it so.
-        let _plain = TapPort::open(&TapConfig { tap: "t0", bridge: None, mtu: None }).unwrap();
+        let _plain = TapPort::open(&TapConfig { tap: "t0", bridge: None, uplink: None, mtu: None }).unwrap();
         assert!(!tap_field("t0", "vnet_hdr"));
     }
 }
@@ -76,7 +76,7 @@ namespaced! {
 
 namespaced! {
     fn a_plain_port_and_one_with_headers_understand_each_other() {
-        let mut plain = TapPort::open(&TapConfig { tap: "t0", bridge: Some("b0"), mtu: None }).unwrap();
+        let mut plain = TapPort::open(&TapConfig { tap: "t0", bridge: Some("b0"), uplink: None, mtu: None }).unwrap();
         let mut other = open("t1", Some("b0")).unwrap();
         other.set_offload(true).unwrap();
         wait_until_running(&plain);

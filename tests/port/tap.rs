@@ -14,7 +14,7 @@ use vipr::wire::Offload;
 use super::support::*;
 
 fn open(tap: &str, bridge: Option<&str>, mtu: Option<u16>) -> Result<TapPort, OpenError> {
-    TapPort::open(&TapConfig { tap, bridge, mtu })
+    TapPort::open(&TapConfig { tap, bridge, uplink: None, mtu })
 }
 
 /// The error of an opening that must fail; also checks that it is one line.

@@ -51,15 +51,21 @@ fn misplaced_keys_and_tables_are_named() {
         ),
         (
             &[(2, "role = \"vip\"\nuplink = \"eth0\"")],
-            &["3:1: `uplink` is not supported by this version"],
+            &["3:10: `uplink` in a segment without a bridge"],
+        ),
+        (
+            &[(2, "role = \"vip\"\nbridge = \"b\"\nuplink = \"52:54:00:00:00:xx\"")],
+            &["4:10: `uplink` is not a MAC address: \"52:54:00:00:00:xx\""],
+        ),
+        (
+            &[(2, "role = \"vip\"\nbridge = \"b\"\nuplink = \"a card with a long name\"")],
+            &["4:10: `uplink` is 23 bytes long: \"a card with a long name\""],
         ),
         (
             &[(2, "role = \"vip\"\narp_guard = true")],
             &["3:13: `arp_guard` on a segment without a bridge"],
         ),
         (&[(15, "ports = 80\non_removal = \"cut\"")], &["16:14: `on_removal` cannot be \"cut\""]),
-        (&[(15, "ports = 80\ncheck = {}")], &["16:1: `check` is not supported by this version"]),
-        (&[(16, "[service.check]\n")], &["16:10: `check` is not supported by this version"]),
         (
             &[(1, "[segment]\nrole = \"vip\"\n[segment.front]")],
             &["2:1: `role` in a segment without a name"],
@@ -1043,7 +1049,7 @@ fn all_mistakes_are_reported_at_once() {
     let text = edited(&[
         (2, "role = vip"),
         (3, "tap = \"vipr-front-sixteen\"\nbrigde = \"br0\""),
-        (8, "tap = \"vipr-back\"\nmtu = 20\nuplink = \"x\""),
+        (8, "tap = \"vipr-back\"\nmtu = 20\nsocket = \"x\""),
         (13, "vip = \"10.0.0.1\""),
         (15, "ports = [0, \"x\"]\nscheduler = \"hm\"\nscheduler = \"wlc\""),
         (19, "address = \"10.0.0.300\"\nweight = \"1\"\nmac = \"01:00:5e:00:00:01\""),
@@ -1053,7 +1059,7 @@ fn all_mistakes_are_reported_at_once() {
         "3:7: `tap` is 18 bytes long: \"vipr-front-sixteen\"",
         "4:1: unknown key `brigde` in [segment.front]",
         "10:7: `mtu` is out of range: 20",
-        "11:1: `uplink` is not supported by this version",
+        "11:1: `socket` is not supported by this version",
         "16:7: VIP 10.0.0.1 is the director's own address",
         "18:10: `ports` has port 0",
         "18:13: `ports` is not a port or a range: \"x\"",
@@ -1126,6 +1132,18 @@ fn every_known_key_is_read() {
                 }
                 "vlan" => format!("[segment.x]\nvlan = {{ {line} }}"),
                 "listen" => format!("[[service]]\nlisten = [{{ {line} }}]"),
+                "[service.check]" => {
+                    let kind = match *key {
+                        "kind" => "",
+                        "method" | "path" | "host" | "status" | "body" => "kind = \"http\"",
+                        "server_name" => "kind = \"tls\"",
+                        "send" | "expect" => "kind = \"udp\"",
+                        "query" | "record" | "rcode" => "kind = \"dns\"",
+                        "command" => "kind = \"exec\"",
+                        _ => "kind = \"tcp\"",
+                    };
+                    format!("[[service]]\n[service.check]\n{kind}\n{line}")
+                }
                 header if header.trim_start_matches('[').starts_with("service.") => {
                     format!("[[service]]\n{header}\n{line}")
                 }

@@ -1,6 +1,7 @@
 //! The configuration as a whole: text in, snapshot or diagnostics out.
 
 mod accepted;
+mod checks;
 mod mistakes;
 mod robustness;
 

@@ -2,6 +2,7 @@
 //!
 //! Every check runs on what could be read, so that one mistake does not hide the next.
 
+mod checks;
 mod claims;
 mod listen;
 mod options;

@@ -36,6 +36,7 @@ pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Vec
         return Err(mistakes.report(mistake));
     }
     check_devices(sections, mistakes);
+    check_uplinks(sections, mistakes);
     check_addresses(sections, mistakes);
     let configured = check_macs(sections, mistakes);
     let router_name = document.router.name.clone();
@@ -140,6 +141,26 @@ fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
     }
 }
 
+/// A card joins one bridge.
+fn check_uplinks(sections: &[SegmentSection], mistakes: &mut Mistakes) {
+    let (mut seen, mut taps) = (Seen::new(), HashSet::new());
+    for section in sections {
+        let Ok(Some(uplink)) = &section.attachment.uplink else { continue };
+        // Segments of one TAP have one bridge, and so one card.
+        if tap_of(section).is_some_and(|tap| !taps.insert(tap)) {
+            continue;
+        }
+        if let Some(first) = seen.note(uplink.value.clone(), uplink.span) {
+            let message = format!("card `{}` is in use already", uplink.value);
+            let mistake = Mistake::new(uplink.span, message)
+                .expected("expected a card that no other segment names")
+                .related(first, "first used here")
+                .help("a card joins one bridge: give each segment its own");
+            mistakes.report(mistake);
+        }
+    }
+}
+
 fn tap_of(section: &SegmentSection) -> Option<&str> {
     let mut devices = section.attachment.devices.iter();
     devices.find(|device| device.role == "TAP").map(|device| &*device.name.value)
@@ -151,9 +172,14 @@ fn check_trunk(first: &SegmentSection, other: &SegmentSection, mistakes: &mut Mi
         Ok(Attach::Tap { bridge, .. }) => Some(bridge.clone()),
         _ => None,
     };
+    let uplink = |section: &SegmentSection| match &section.attachment.attach {
+        Ok(Attach::Tap { uplink, .. }) => Some(uplink.clone()),
+        _ => None,
+    };
     let mtu = |section: &SegmentSection| section.mtu.ok().map(|mtu| mtu.map(|at| at.value));
     let differing = [
         ("bridge", bridge(first) == bridge(other)),
+        ("uplink", uplink(first) == uplink(other)),
         ("mtu", mtu(first) == mtu(other)),
         ("offload", first.offload == other.offload),
     ];

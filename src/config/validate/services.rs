@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::placement::Placement;
 use super::real_servers::{RealServers, build_real_server};
-use super::{Seen, claims, listen, options, scheduling};
+use super::{Seen, checks, claims, listen, options, scheduling};
 use crate::config::diagnostics::{Mistake, Mistakes, Read, Span, quoted};
 use crate::config::document::{Document, EndpointSection, ServiceSection};
 use crate::config::section::At;
@@ -40,6 +40,7 @@ pub(super) fn validate(
         let places: Vec<Read<Arc<str>>> =
             section.servers().map(|real_server| placement.place(real_server, mistakes)).collect();
         real_servers.check(section, &places, mistakes);
+        checks::check_sources(document, section, &places, mistakes);
         match build(section, &places, &mut slots, mistakes) {
             Ok(service) => services.push(service),
             Err(reported) => complete = Err(reported),
@@ -66,6 +67,9 @@ fn build(
     let sloppy_tcp = switch("sloppy_tcp", section.sloppy_tcp, Protocol::Tcp, why);
     let why = "only SCTP has an INIT";
     let sloppy_sctp = switch("sloppy_sctp", section.sloppy_sctp, Protocol::Sctp, why);
+    let why = "only TCP has SYNs";
+    let syn_rescue = switch("syn_rescue", section.syn_rescue, Protocol::Tcp, why);
+    let check = checks::build(section, mistakes);
     let expire_quiescent = options::expire_quiescent(section, mistakes);
     let quorum = options::quorum(section, mistakes);
     let mut servers: Vec<_> = section
@@ -91,6 +95,8 @@ fn build(
         quorum_hysteresis,
         sorry_server: sorry_server?,
         on_removal: section.on_removal?,
+        syn_rescue: syn_rescue?,
+        check: check?,
         real_servers: servers.into_iter().collect::<Read<Vec<_>>>()?,
     })
 }

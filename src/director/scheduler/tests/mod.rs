@@ -122,6 +122,8 @@ fn service(kind: SchedulerKind, options: SchedulerOptions) -> Service {
         quorum_hysteresis: 0,
         sorry_server: None,
         on_removal: OnRemoval::Drain,
+        syn_rescue: false,
+        check: None,
         real_servers: Vec::new(),
     }
 }
