@@ -101,7 +101,6 @@ test: ## All checks and tests; as root the namespace tests too, in private names
 	@$(MAKE) --no-print-directory check msrv
 	VIPR_REQUIRE_NAMESPACES=$(if $(filter 0,$(shell id -u)),1,$(VIPR_REQUIRE_NAMESPACES)) \
 	    $(CARGO) test --locked --workspace
-	$(CARGO) bench --locked --quiet --bench instructions
 
 .PHONY: fuzz
 fuzz: ## Looks for inputs that break it, FUZZ_SECONDS=60 for each target (needs nightly Rust)
@@ -129,6 +128,11 @@ bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost
 	$(CARGO) bench --locked --bench forwarding --bench core --no-run
 	@$(CARGO) bench --locked --quiet --bench forwarding
 	@$(CARGO) bench --locked --quiet --bench core
+
+.PHONY: instructions
+instructions: ## Instructions of the core's hot paths, against their baseline (valgrind)
+	@vm/install-deps.sh build test
+	@$(CARGO) bench --locked --quiet --bench instructions
 
 .PHONY: bench-reload
 bench-reload: ## What changing the configuration costs, under load and for a large one
