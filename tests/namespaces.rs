@@ -48,6 +48,7 @@ scenarios! {
     udp_is_balanced = "udp",
     what_is_wrong_with_a_real_server_is_named = "doctor",
     what_is_wrong_is_named_on_one_segment_too = "doctor-one-arm",
+    what_only_two_segments_can_have_wrong_is_named = "doctor-more",
     real_servers_are_set_up_and_taken_down = "realserver",
     checks_go_the_way_clients_go = "checks",
     two_ports_are_one_service = "group",

@@ -6,6 +6,10 @@ use vipr::wire::MacAddr;
 use crate::harness::frames::{
     FrameBuilder, arp, arp_reply, arp_request, from_client, icmp_error, ip_payload, ping, tcp, udp,
 };
+use crate::harness::frames6::{
+    ALL_NODES, BACK_DIP6, CLIENT6, FRONT_DIP6, NOBODY, RS1_6, RS2_6, VIP6, advertisement,
+    from_client6, segments6, solicitation,
+};
 use crate::harness::{
     BACK_DIP, BACK_MAC, CLIENT, CLIENT_MAC, FRONT_MAC, RS1, RS1_MAC, RS2, RS2_MAC, SEGMENTS, VIP,
 };
@@ -44,7 +48,28 @@ pub fn configurations() -> Vec<String> {
             full[1].replace("weight", "segment = \"back\"\nweight",)
         ),
         with(&[]),
+        format!("{router}{}{}", segments6(), of_both_families()),
     ]
+}
+
+/// One service that listens on both families and all protocols, for IPv6 real servers.
+fn of_both_families() -> String {
+    let listen: Vec<String> = ["192.0.2.10:80/tcp", "192.0.2.10:53/udp", "192.0.2.10:3868/sctp"]
+        .iter()
+        .flat_map(|endpoint| {
+            [endpoint.to_string(), endpoint.replace("192.0.2.10", "[2001:db8:0:1::10]")]
+        })
+        .map(|endpoint| format!("\"{endpoint}\""))
+        .collect();
+    let real_server = |name: &str, address: core::net::Ipv6Addr| {
+        format!("[[service.real_server]]\nname = \"{name}\"\naddress = \"{address}\"\n")
+    };
+    format!(
+        "[[service]]\nname = \"s0\"\nlisten = [{}]\nscheduler = \"mh\"\n{}{}",
+        listen.join(", "),
+        real_server("rs1", RS1_6),
+        real_server("rs2", RS2_6)
+    )
 }
 
 /// Frames of every kind that the director tells apart.
@@ -83,9 +108,39 @@ pub fn all() -> Vec<Vec<u8>> {
     all.push(FrameBuilder::new((RS1_MAC, CLIENT), (BACK_MAC, VIP)).tcp(40_000, 80, "S", &[]));
     all.push(FrameBuilder::new((RS1_MAC, RS1), (FRONT_MAC, VIP)).tcp(40_000, 80, "S", &[]));
     all.push(from_client().raw(132, &[0x9c, 0x40, 0x0f, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 4]));
+    all.extend(of_ipv6());
     for ether_type in [0x86dd, 0x8100, 0x88cc] {
         all.push(from_client().other(ether_type));
     }
+    all
+}
+
+/// The same in IPv6, with its discovery and its fragments.
+fn of_ipv6() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for port in [40_000, 40_001] {
+        for flags in ["S", "A", "FA", "R"] {
+            all.push(from_client6().tcp(port, 80, flags, b""));
+        }
+        all.push(from_client6().udp(port, 53, b"query"));
+    }
+    all.push(from_client6().icmp(128, 0, [0, 1, 0, 2], b"hello"));
+    let reply = from_client6().tcp(80, 40_000, "A", b"");
+    for kind in 1..=4 {
+        all.push(from_client6().icmp(kind, 0, [0, 0, 5, 0], &reply[14..]));
+    }
+    let datagram = from_client6().datagram(40_000, 53, &[0; 32]);
+    all.push(from_client6().fragment(17, 9, 0, true, &datagram[..16]));
+    all.push(from_client6().fragment(17, 9, 16, false, &datagram[16..]));
+    all.push(from_client6().raw(0, &[6, 0, 5, 2, 0, 0, 1, 0]));
+    for target in [VIP6, FRONT_DIP6] {
+        all.push(solicitation(CLIENT_MAC, CLIENT6, target));
+        all.push(solicitation(CLIENT_MAC, NOBODY, target));
+    }
+    all.push(solicitation(RS1_MAC, RS1_6, BACK_DIP6));
+    all.push(advertisement((RS1_MAC, BACK_MAC), BACK_DIP6, 0x60, RS1_6));
+    all.push(advertisement((RS2_MAC, BACK_MAC), BACK_DIP6, 0x60, RS2_6));
+    all.push(advertisement((RS1_MAC, FRONT_MAC), ALL_NODES, 0x20, VIP6));
     all
 }
 

@@ -112,8 +112,8 @@ faults_of_a_topology() {
 
 lab_up "${DOCTOR_TOPOLOGY:-two-segments}"
 lab_vipr_start "$(lab_config)"
-faults_of_a_topology
-if [[ $TOPOLOGY == one-arm ]]; then
+if [[ ! ${DOCTOR_MORE:-} ]]; then
+    faults_of_a_topology
     lab_expect_balance
     exit
 fi
@@ -176,6 +176,7 @@ my $data;
 while (1) { my $peer = $socket->recv($data, 100); $socket->send("pong", 0, $peer); }
 PERL
 lab_exec rs1 perl "$LAB_DIR/udp.pl" &
+lab_wait 10 "the service over UDP" lab_in rs1 bash -c 'ss -Hlun | grep -q :7007'
 cat >>"$LAB_DIR/mac.toml" <<TOML
 [[service]]
 name = "ping"
