@@ -129,6 +129,11 @@ bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost
 	@$(CARGO) bench --locked --quiet --bench forwarding
 	@$(CARGO) bench --locked --quiet --bench core
 
+.PHONY: instructions
+instructions: ## Instructions of the core's hot paths, against their baseline (valgrind)
+	@vm/install-deps.sh build test
+	@$(CARGO) bench --locked --quiet --bench instructions
+
 .PHONY: bench-reload
 bench-reload: ## What changing the configuration costs, under load and for a large one
 	@vm/install-deps.sh build demo test
