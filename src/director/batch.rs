@@ -24,12 +24,28 @@ use crate::wire::{Burst, MacAddr};
 /// the forwarding benchmark looking ahead takes a quarter off 10,000 connections hit at random.
 const CONNECTIONS_MIN: u32 = 256;
 
-/// What a frame says, before anything is looked up.
-#[derive(Clone, Copy, Debug)]
+/// What a frame says, before anything is looked up. Not handed on but written where it stays: with
+/// all the kinds of packet there are it is large to move, and most of it is never looked at.
+#[derive(Clone, Debug)]
 pub(super) struct Sight {
-    pub packet: Result<Packet, Malformed>,
+    pub reading: Reading,
+    /// Only after [`Reading::Packet`].
+    pub packet: Packet,
     /// Of TCP, UDP and SCTP.
     pub flow: Option<Flow>,
+}
+
+/// What came of reading a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reading {
+    /// It was not read.
+    None,
+    Malformed(Malformed),
+    Packet,
+}
+
+impl Sight {
+    pub const NONE: Sight = Sight { reading: Reading::None, packet: Packet::EMPTY, flow: None };
 }
 
 /// What a connection is found by.
@@ -59,16 +75,18 @@ impl Director {
             }
             return;
         }
-        let mut sights = [const { None }; BURST_MAX];
+        let mut sights = core::mem::take(&mut self.sights);
+        sights.resize(BURST_MAX, Sight::NONE);
         for start in (0..len).step_by(BURST_MAX) {
             let sights = &mut sights[..BURST_MAX.min(len - start)];
             self.look_ahead(ingress, frames, start, sights);
             for (index, sight) in (start..).zip(sights) {
                 let mut frame = frames.frame(index);
-                let verdict = self.decide(now, ingress, &mut frame, sight.as_ref());
+                let verdict = self.decide(now, ingress, &mut frame, Some(sight));
                 decided(index, verdict, frame.offload.tag);
             }
         }
+        self.sights = sights;
     }
 
     /// All stages but the last, for the frames from `start` on.
@@ -77,44 +95,54 @@ impl Director {
         ingress: SegmentId,
         frames: &mut (impl Burst + ?Sized),
         start: usize,
-        sights: &mut [Option<Sight>],
+        sights: &mut [Sight],
     ) {
-        let mut touched = 0;
         let mut last = None;
         for (index, sight) in (start..).zip(&mut *sights) {
+            sight.reading = Reading::None;
+            sight.flow = None;
             let frame = frames.frame(index);
             let segment = self.segments.arrival(ingress, frame.offload.tag).ok();
             let Some(segment) = segment.and_then(|id| self.segments.get(id)) else { continue };
-            *sight = self.sight(segment.mac, frame.bytes, last);
-            if let Some(flow) = sight.and_then(|sight| sight.flow) {
-                touched ^= self.connections.approach_index(flow.hash);
-                last = Some(flow);
-            }
+            self.sight(segment.mac, frame.bytes, last, sight);
+            last = sight.flow.as_ref().or(last);
         }
-        for flow in sights.iter().filter_map(|sight| sight.as_ref()?.flow) {
-            touched ^= self.connections.approach_entry(flow.hash);
-        }
+        // Each in a loop of its own: a processor goes on past a load it waits for only as far as
+        // some hundred instructions reach, which is less than reading and hashing one frame takes.
+        let hashes = || sights.iter().filter_map(|sight| Some(sight.flow.as_ref()?.hash));
+        let touched = hashes().fold(0, |sum, hash| sum ^ self.connections.approach_index(hash));
+        core::hint::black_box(touched);
+        let touched = hashes().fold(0, |sum, hash| sum ^ self.connections.approach_entry(hash));
         core::hint::black_box(touched);
     }
 
-    /// Reads a frame; `None` if it does not even have to be read: it is not for us. Frames of one
-    /// flow come one behind the other, so that of the `last` one may serve for this one as well.
+    /// Reads a frame into a sight of none; it stays one if the frame does not even have to be read,
+    /// as it is not for us. Frames of one flow come one behind the other, so that of the `last` one
+    /// may serve for this one as well.
     #[inline]
-    pub(super) fn sight(&self, mac: MacAddr, frame: &[u8], last: Option<Flow>) -> Option<Sight> {
-        let (header, _) = frame.split_first_chunk::<ETHERNET_HEADER_LEN>()?;
+    pub(super) fn sight(
+        &self,
+        mac: MacAddr,
+        frame: &[u8],
+        last: Option<&Flow>,
+        sight: &mut Sight,
+    ) {
+        let Some((header, _)) = frame.split_first_chunk::<ETHERNET_HEADER_LEN>() else { return };
         if header[..6] != mac.0 && !is_arp(header) && !is_discovery(header) {
-            return None;
+            return;
         }
-        let packet = packet::parse(frame);
-        let key = match &packet {
-            Ok(Packet { body: Body::Ip(ip), .. }) => key_of(ip),
-            _ => None,
+        if let Err(malformed) = packet::read(frame, &mut sight.packet) {
+            sight.reading = Reading::Malformed(malformed);
+            return;
+        }
+        sight.reading = Reading::Packet;
+        let Body::Ip(ip) = &sight.packet.body else { return };
+        let Some(key) = key_of(ip) else { return };
+        let hash = match last {
+            Some(last) if last.key == key => last.hash,
+            _ => self.connections.hash(&key),
         };
-        let flow = key.map(|key| match last {
-            Some(last) if last.key == key => last,
-            _ => Flow { key, hash: self.connections.hash(&key) },
-        });
-        Some(Sight { packet, flow })
+        sight.flow = Some(Flow { key, hash });
     }
 }
 

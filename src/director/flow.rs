@@ -136,17 +136,14 @@ impl FlowKey {
 
     /// Feeds the bytes that tell this key from every other to a hash.
     #[inline]
-    pub fn hash_with<R>(&self, hash: impl FnOnce(&[u8]) -> R) -> R {
-        let mut bytes = [0u8; 40];
-        bytes[..8].copy_from_slice(&self.meta.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.addresses[0].to_le_bytes());
+    pub fn hash_with<R>(&self, hash: impl Fn(&[u8]) -> R) -> R {
+        // Each family with bytes of its own, so that `hash` is made for either length.
+        let words = [self.meta, self.addresses[0]];
         if !self.is_v6() {
-            return hash(&bytes[..16]);
+            return hash(words.map(u64::to_le_bytes).as_flattened());
         }
-        for (chunk, word) in bytes[16..].chunks_exact_mut(8).zip(&self.addresses[1..]) {
-            chunk.copy_from_slice(&word.to_le_bytes());
-        }
-        hash(&bytes)
+        let [a, b, c, d] = self.addresses;
+        hash([self.meta, a, b, c, d].map(u64::to_le_bytes).as_flattened())
     }
 }
 

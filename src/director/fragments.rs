@@ -183,7 +183,6 @@ mod tests {
             source: IpAddr::from([198, 51, 100, 7]),
             destination: IpAddr::from([192, 0, 2, 10]),
             protocol: 17,
-            network_start: 14,
             header_len: 20,
             total_len: 100,
             identification,

@@ -1,11 +1,11 @@
 //! The first look at a frame: who sent it, to whom, and what kind it is.
 
-use super::batch::Sight;
+use super::batch::{Reading, Sight};
 use super::stations::Station;
 use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
-use crate::wire::frame::ETHERNET_HEADER_LEN;
+use crate::wire::frame::{self, ETHERNET_HEADER_LEN};
 use crate::wire::packet::Body;
-use crate::wire::{Frame, MacAddr, ipv6};
+use crate::wire::{Frame, ipv6};
 
 /// EtherType of ARP (RFC 826).
 const ARP: [u8; 2] = [0x08, 0x06];
@@ -30,9 +30,7 @@ impl Director {
         let Some((header, _)) = frame.bytes.split_first_chunk::<ETHERNET_HEADER_LEN>() else {
             return Verdict::drop(DropReason::FrameTooShort);
         };
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *header;
-        let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
-        let source = MacAddr([s0, s1, s2, s3, s4, s5]);
+        let (destination, source) = frame::macs(header);
         if !source.is_station() {
             return Verdict::drop(DropReason::BadSourceMac);
         }
@@ -47,26 +45,25 @@ impl Director {
                 return Verdict::drop(DropReason::GroupMac);
             }
         }
-        let read;
+        let mut read;
         let sight = match sight {
             Some(sight) => sight,
             None => {
-                let Some(sight) = self.sight(segment.mac, frame.bytes, None) else {
-                    return Verdict::drop(DropReason::ForeignMac);
-                };
-                read = sight;
+                read = Sight::NONE;
+                self.sight(segment.mac, frame.bytes, None, &mut read);
                 &read
             }
         };
-        let packet = match &sight.packet {
-            Ok(packet) => packet,
-            Err(malformed) => return Verdict::drop((*malformed).into()),
+        let packet = match sight.reading {
+            Reading::Packet => &sight.packet,
+            Reading::Malformed(malformed) => return Verdict::drop(malformed.into()),
+            Reading::None => return Verdict::drop(DropReason::ForeignMac),
         };
         match &packet.body {
             Body::Ip(ip) if destination.is_multicast() => self
                 .judge_discovery(now, ingress, frame, source, ip)
                 .unwrap_or(Verdict::drop(DropReason::GroupMac)),
-            Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip, sight.flow),
+            Body::Ip(ip) => self.judge_ip(now, ingress, frame, source, ip, sight.flow.as_ref()),
             Body::Arp(arp) => self.judge_arp(now, ingress, packet, arp),
             Body::Vlan => Verdict::drop(DropReason::VlanTag),
             Body::Other(_) => Verdict::drop(DropReason::EtherTypeUnsupported),
@@ -106,6 +103,5 @@ pub(super) fn is_arp(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
 /// Whether an Ethernet header says that neighbor discovery may follow.
 #[inline]
 pub(super) fn is_discovery(header: &[u8; ETHERNET_HEADER_LEN]) -> bool {
-    let [d0, d1, d2, d3, d4, d5, ..] = *header;
-    header[12..] == IPV6 && ipv6::is_discovery_mac(MacAddr([d0, d1, d2, d3, d4, d5]))
+    header[12..] == IPV6 && ipv6::is_discovery_mac(frame::macs(header).0)
 }

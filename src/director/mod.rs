@@ -164,6 +164,8 @@ pub struct Director {
     transmit: transmit::TransmitQueue,
     events: event::EventQueue,
     counters: counters::Counters,
+    /// Where the frames of a burst are read to: once made, it stays.
+    sights: Vec<batch::Sight>,
 }
 
 impl Director {
@@ -209,6 +211,7 @@ impl Director {
             transmit: transmit::TransmitQueue::default(),
             events: event::EventQueue::default(),
             counters: counters::Counters::default(),
+            sights: Vec::new(),
         };
         director.apply(now, snapshot);
         director

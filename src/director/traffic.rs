@@ -71,7 +71,7 @@ impl Director {
         frame: &mut Frame<'_>,
         source_mac: MacAddr,
         ip: &Ip,
-        flow: Option<Flow>,
+        flow: Option<&Flow>,
     ) -> Verdict {
         if let Transport::Icmp { kind, .. } = ip.transport
             && ip.is_ipv6()
@@ -150,13 +150,18 @@ impl Director {
         now: Instant,
         frame: &mut Frame<'_>,
         arrival: &Arrival<'_>,
-        flow: Option<Flow>,
+        flow: Option<&Flow>,
     ) -> Verdict {
-        let Flow { key, hash } = flow.unwrap_or_else(|| {
-            let key = arrival.key();
-            Flow { key, hash: self.connections.hash(&key) }
-        });
-        if let Some(id) = self.connections.find_hashed(hash, &key)
+        let made;
+        let Flow { key, hash } = match flow {
+            Some(flow) => flow,
+            None => {
+                let key = arrival.key();
+                made = Flow { key, hash: self.connections.hash(&key) };
+                &made
+            }
+        };
+        if let Some(id) = self.connections.find_hashed(*hash, key)
             && let Some(connection) = self.connections.get(id)
         {
             let (destination, state) = (connection.destination, connection.state);
@@ -169,13 +174,13 @@ impl Director {
             }
             if state == ConnectionState::SynRecv
                 && arrival.opens_tcp()
-                && let Some(verdict) = self.rescue_syn(now, frame, arrival, (id, key), destination)
+                && let Some(verdict) = self.rescue_syn(now, frame, arrival, (id, *key), destination)
             {
                 return verdict;
             }
             if !self.goes_on(now, id, arrival) {
                 self.end_connection(now, id);
-                return self.judge_new_flow(now, frame, arrival, key);
+                return self.judge_new_flow(now, frame, arrival, *key);
             }
             self.advance(now, id, destination, state, arrival);
             let (ingress, ip) = (arrival.ingress, arrival.ip);
@@ -185,7 +190,7 @@ impl Director {
                 self.forward(now, ingress, frame, ip, destination)
             };
         }
-        self.judge_new_flow(now, frame, arrival, key)
+        self.judge_new_flow(now, frame, arrival, *key)
     }
 
     /// Whether a connection goes on with this packet of it: its time is not up, its real server is

@@ -6,6 +6,13 @@ use super::{MacAddr, Offload};
 /// Bytes of an untagged Ethernet header: destination, source, type.
 pub const ETHERNET_HEADER_LEN: usize = 14;
 
+/// Destination and source of an Ethernet header.
+#[inline]
+pub const fn macs(header: &[u8; ETHERNET_HEADER_LEN]) -> (MacAddr, MacAddr) {
+    let (addresses, _) = header.as_chunks();
+    (MacAddr(addresses[0]), MacAddr(addresses[1]))
+}
+
 /// A frame under way: its bytes, writable in place, and its [`Offload`].
 #[derive(Debug)]
 pub struct Frame<'a> {

@@ -5,14 +5,13 @@ use core::net::{IpAddr, Ipv6Addr};
 use etherparse::{IpNumber, Ipv6Header, Ipv6HeaderSlice};
 
 use super::MacAddr;
-use super::packet::{Ip, Malformed, Transport, parse_transport};
+use super::packet::{Body, Ip, Malformed, Transport, parse_transport};
 
 /// Extension headers read of one packet, at most: one more than RFC 8200, 4.1 has a place for.
 pub const EXTENSIONS_MAX: usize = 8;
 
 /// Reads an IPv6 header and everything up to the transport header.
-#[inline]
-pub(super) fn parse(bytes: &[u8], network_start: u8) -> Result<Ip, Malformed> {
+pub(super) fn read(bytes: &[u8], body: &mut Body) -> Result<(), Malformed> {
     let header = Ipv6HeaderSlice::from_slice(bytes).map_err(|_| Malformed::Ipv6Header)?;
     let total_len = Ipv6Header::LEN + usize::from(header.payload_length());
     let payload = bytes.get(Ipv6Header::LEN..total_len).ok_or(Malformed::Ipv6Header)?;
@@ -30,11 +29,10 @@ pub(super) fn parse(bytes: &[u8], network_start: u8) -> Result<Ip, Malformed> {
     {
         return Err(Malformed::Ipv6Extension);
     }
-    Ok(Ip {
+    *body = Body::Ip(Ip {
         source: IpAddr::V6(Ipv6Addr::from(header.source())),
         destination: IpAddr::V6(Ipv6Addr::from(header.destination())),
         protocol: found.protocol.0,
-        network_start,
         // Eight headers of at most 2048 bytes.
         header_len: (Ipv6Header::LEN + found.len) as u16,
         total_len: total_len as u32,
@@ -44,7 +42,8 @@ pub(super) fn parse(bytes: &[u8], network_start: u8) -> Result<Ip, Malformed> {
         fragment_offset: offset,
         hop_limit: header.hop_limit(),
         transport,
-    })
+    });
+    Ok(())
 }
 
 /// The group that all who have this address listen to (RFC 4291, 2.7.1).
@@ -178,7 +177,7 @@ impl Fragment {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::packet::{Body, TcpFlags, parse as parse_frame};
+    use super::super::packet::{TcpFlags, parse as parse_frame};
     use super::super::samples::*;
     use super::*;
 
@@ -208,7 +207,6 @@ mod tests {
             source: CLIENT_V6.into(),
             destination: VIP_V6.into(),
             protocol: 6,
-            network_start: 14,
             header_len: 40,
             total_len: 60,
             identification: 0,
