@@ -47,6 +47,11 @@ impl Batch {
         self.frames.is_empty()
     }
 
+    /// How many frames it can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub fn is_full(&self) -> bool {
         self.frames.len() == self.capacity
     }

@@ -13,6 +13,7 @@ mod mapping;
 pub mod memory;
 mod netlink;
 pub mod open_error;
+mod pace;
 pub mod packet;
 pub mod pcap;
 pub mod tap;
@@ -37,7 +38,7 @@ use crate::wire::Offload;
 /// What a burst of reads came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// The batch is full; there may be more.
+    /// There may be more.
     More,
     /// Drained: nothing more until the next readiness event.
     Drained,
@@ -62,8 +63,8 @@ pub struct Condition {
 
 /// An attachment to a segment: it takes and gives whole Ethernet frames, many at a time.
 pub trait Port {
-    /// Fills the cleared `batch` with frames that have arrived, up to its capacity, without
-    /// blocking.
+    /// Puts frames that have arrived into the cleared `batch`, up to its capacity, without
+    /// blocking. There may be fewer than have arrived; then the readiness says so.
     ///
     /// # Errors
     /// When the device is gone or broken. Frames already in the batch are valid all the same.

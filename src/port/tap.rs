@@ -15,6 +15,7 @@ use tun_tap::{Iface, Mode};
 use super::attachment::Attachment;
 use super::link::Link;
 use super::open_error::validate_name;
+use super::pace::Pace;
 use super::{Batch, Condition, Fault, OpenError, Port, Readiness, tap_offload, vnet_header};
 use crate::wire::{MacAddr, Offload};
 
@@ -62,6 +63,7 @@ pub struct TapPort {
     scratch: Option<Box<[u8; vnet_header::LEN + GATHERED_FROM]>>,
     /// Frames that had a header which means nothing.
     misread: u64,
+    pace: Pace,
 }
 
 impl TapPort {
@@ -111,7 +113,7 @@ impl TapPort {
         }
         let index = attachment.join(tap, found.as_ref(), config.mtu, bridge.as_ref())?;
         let scratch = offload.then(|| Box::new([0; vnet_header::LEN + GATHERED_FROM]));
-        Ok(TapPort { iface, attachment, index, scratch, misread: 0 })
+        Ok(TapPort { iface, attachment, index, scratch, misread: 0, pace: Pace::default() })
     }
 
     /// The name of the device.
@@ -164,18 +166,23 @@ impl TapPort {
 
 impl Port for TapPort {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<Readiness> {
-        while !batch.is_full() {
+        let limit = self.pace.limit(batch.capacity());
+        while batch.len() < limit {
             match self.read_one(batch) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => self.misread += 1,
                 Err(error) => match Fault::of(&error) {
                     Fault::Retry if error.kind() == io::ErrorKind::Interrupted => {}
                     // A device that is down gives EAGAIN, and no event until it is up again.
-                    Fault::Retry | Fault::Drop => return Ok(Readiness::Drained),
+                    Fault::Retry | Fault::Drop => {
+                        self.pace.note_drained(batch.len());
+                        return Ok(Readiness::Drained);
+                    }
                     Fault::Gone => return Err(error),
                 },
             }
         }
+        self.pace.note_more(batch.len());
         Ok(Readiness::More)
     }
 

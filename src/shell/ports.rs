@@ -337,7 +337,7 @@ impl<O: Opener> Ports<O> {
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
-        let left_some = matches!(result, Ok(Readiness::More));
+        let left_some = batch.is_full() && matches!(result, Ok(Readiness::More));
         // Only a TAP has a queue of its own that drops its tail.
         if let Attach::Tap { tap, .. } = &slot.segment.attach
             && !is_trunk
