@@ -12,7 +12,10 @@ use crate::support::taps::Taps;
 /// Every row but the first of a comparison is beside the first router.
 pub fn run(scale: Scale, cores: Cores) -> Vec<Row> {
     let taps = Taps::direct("vb-grow");
-    let base = Setup::with_connections(scale.few).named("1");
+    // New connections need room beside all the others.
+    let connections_max = 2 * scale.many;
+    let roomy = |connections| Setup { connections_max, ..Setup::with_connections(connections) };
+    let base = roomy(scale.few).named("1");
     let large = scale.large;
     let name = large.to_string();
     let setups = [
@@ -20,8 +23,8 @@ pub fn run(scale: Scale, cores: Cores) -> Vec<Row> {
         Setup { services: large, ..base.clone() }.named(&name),
         Setup { real_servers: large, ..base.clone() }.named(&name),
         Setup { real_servers: large, scheduler: "wlc", ..base.clone() }.named(&name),
-        Setup::with_connections(1).named("1"),
-        Setup::with_connections(scale.many).named(&scale.many.to_string()),
+        roomy(1).named("1"),
+        roomy(scale.many).named(&scale.many.to_string()),
     ];
     let contenders = setups
         .iter()

@@ -34,6 +34,8 @@ pub struct Setup {
     pub scheduler: &'static str,
     /// Connections that are established before anything is measured.
     pub connections: u32,
+    /// Connections that there is room for.
+    pub connections_max: u32,
     /// Lines of the two `[segment]`s beside role and MAC: how they are attached.
     pub front: String,
     pub back: String,
@@ -48,6 +50,7 @@ impl Setup {
             real_servers: 1,
             scheduler: "wrr",
             connections,
+            connections_max: 1 << 20,
             front: "tap = \"vipr-front\"".to_owned(),
             back: "tap = \"vipr-back\"".to_owned(),
         }
@@ -59,10 +62,10 @@ impl Setup {
 
     fn configuration(&self) -> String {
         let mut text = format!(
-            "[router]\nconnections_max = 1048576\n\
+            "[router]\nconnections_max = {}\n\
              [segment.front]\nrole = \"vip\"\nmac = \"02:00:00:00:01:01\"\n{}\n\
              [segment.back]\nrole = \"backend\"\nmac = \"02:00:00:00:02:01\"\n{}\n",
-            self.front, self.back
+            self.connections_max, self.front, self.back
         );
         for service in 0..self.services {
             let _ = write!(

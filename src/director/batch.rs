@@ -120,13 +120,7 @@ impl Director {
     /// as it is not for us. Frames of one flow come one behind the other, so that of the `last` one
     /// may serve for this one as well.
     #[inline]
-    pub(super) fn sight(
-        &self,
-        mac: MacAddr,
-        frame: &[u8],
-        last: Option<&Flow>,
-        sight: &mut Sight,
-    ) {
+    pub(super) fn sight(&self, mac: MacAddr, frame: &[u8], last: Option<&Flow>, sight: &mut Sight) {
         let Some((header, _)) = frame.split_first_chunk::<ETHERNET_HEADER_LEN>() else { return };
         if header[..6] != mac.0 && !is_arp(header) && !is_discovery(header) {
             return;

@@ -59,7 +59,10 @@ impl Index {
     /// The first step of a look-up: touches no table.
     #[inline]
     pub(super) fn hash(&self, key: &FlowKey) -> FlowHash {
-        FlowHash(key.hash_with(#[inline(always)] |bytes| self.hasher.hash(bytes)) as u32)
+        FlowHash(key.hash_with(
+            #[inline(always)]
+            |bytes| self.hasher.hash(bytes),
+        ) as u32)
     }
 
     /// Reads what is at the hash's home position, to have it near afterwards.
