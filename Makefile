@@ -101,6 +101,7 @@ test: ## All checks and tests; as root the namespace tests too, in private names
 	@$(MAKE) --no-print-directory check msrv
 	VIPR_REQUIRE_NAMESPACES=$(if $(filter 0,$(shell id -u)),1,$(VIPR_REQUIRE_NAMESPACES)) \
 	    $(CARGO) test --locked --workspace
+	@$(MAKE) --no-print-directory instructions
 
 .PHONY: fuzz
 fuzz: ## Looks for inputs that break it, FUZZ_SECONDS=60 for each target (needs nightly Rust)

@@ -17,14 +17,17 @@ mod frames;
 use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use frames::{Establish, Kind, Writer};
+use etherparse::PacketBuilder;
+use frames::{DIRECTOR_MAC, Establish, Kind, Writer};
 use serde::{Deserialize, Serialize};
 use vipr::director::{Action, BURST_MAX, Director, Instant, Limits, SegmentId, Verdict};
 use vipr::wire::Frame;
+use vipr::wire::packet::TcpFlags;
 
 const TOLERANCE: f64 = 0.04;
 const TOLERANCE_OTHER_COMPILER: f64 = 0.25;
@@ -57,6 +60,16 @@ real_server = [
     { name = "rs1", address = "10.0.0.11", mac = "52:54:00:00:00:11", weight = 4 },
     { name = "rs2", address = "10.0.0.12", mac = "52:54:00:00:00:12", weight = 3 },
     { name = "rs3", address = "10.0.0.13", mac = "52:54:00:00:00:13", weight = 2 },
+]
+
+[[service]]
+vip = "2001:db8::1"
+protocol = "tcp"
+ports = 80
+scheduler = "wrr"
+real_server = [
+    { name = "rs1", address = "10.0.0.11", mac = "52:54:00:00:00:11", weight = 4 },
+    { name = "rs2", address = "10.0.0.12", mac = "52:54:00:00:00:12", weight = 3 },
 ]
 "#;
 
@@ -235,6 +248,18 @@ impl World {
         world
     }
 
+    /// Segments of one connection of IPv6, which is established.
+    fn ipv6() -> World {
+        let mut world = World::new(0, Kind::NotVip);
+        for flags in [TcpFlags::SYN, TcpFlags::ACK] {
+            let mut frame = tcp_over_ipv6(flags);
+            world.director.handle_frame(world.now, world.front, &mut Frame::plain(&mut frame));
+        }
+        world.drain();
+        world.frames = vec![tcp_over_ipv6(TcpFlags::ACK); FRAMES];
+        world
+    }
+
     fn drain(&mut self) {
         while self.director.poll_transmit().is_some() {}
         while self.director.poll_event().is_some() {}
@@ -254,14 +279,28 @@ fn is_forwarded(verdict: Verdict) -> bool {
     matches!(verdict.action, Action::Forward { .. })
 }
 
+/// A TCP segment of a client to the VIP of IPv6.
+fn tcp_over_ipv6(flags: u8) -> Vec<u8> {
+    let client = "2001:db8:1::7".parse::<Ipv6Addr>().expect("an address").octets();
+    let vip = "2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets();
+    let builder = PacketBuilder::ethernet2([0x52, 0x54, 0, 0, 0, 0xcc], DIRECTOR_MAC.0)
+        .ipv6(client, vip, 64)
+        .tcp(40_000, 80, 1, 65_535);
+    let builder = if flags == TcpFlags::SYN { builder.syn() } else { builder.ack(1) };
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &[]).expect("a vector takes it");
+    frame
+}
+
 const fn established(connections: u32) -> Kind {
     Kind::Established { connections, services: 1 }
 }
 
 /// Each makes what it needs, uncounted, and then does what is counted. Each names itself, or the
 /// compiler would make one of two that are alike.
-const CASES: [fn(); 5] = [
+const CASES: [fn(); 6] = [
     || case_established_v4(&mut World::new(1, established(1))),
+    || case_established_v6(&mut World::ipv6()),
     || case_batch_of_64(&mut World::new(CONNECTIONS, established(CONNECTIONS))),
     || case_syn_that_opens(&mut World::new(0, Kind::Open { services: 1 })),
     || case_arp_answered(&mut World::new(0, Kind::ArpRequest)),
@@ -277,6 +316,12 @@ fn measured() {
 #[inline(never)]
 fn case_established_v4(world: &mut World) {
     black_box("established_v4");
+    world.one_by_one(is_forwarded);
+}
+
+#[inline(never)]
+fn case_established_v6(world: &mut World) {
+    black_box("established_v6");
     world.one_by_one(is_forwarded);
 }
 
