@@ -130,6 +130,13 @@ bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost
 	@$(CARGO) bench --locked --quiet --bench forwarding
 	@$(CARGO) bench --locked --quiet --bench core
 
+.PHONY: bench-ipvs
+bench-ipvs: ## A packet with vipr and with the kernel's IPVS, in instructions (boots a machine)
+	@vm/install-deps.sh build test lab
+	@vm/bench-ipvs.sh "$$(RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) bench --locked \
+	    --target $(IMAGE_TARGET) --bench ipvs --no-run --message-format=json | \
+	    jq -r 'select(.target.name == "ipvs" and .executable) | .executable')"
+
 .PHONY: instructions
 instructions: ## Instructions of the core's hot paths, against their baseline (valgrind)
 	@vm/install-deps.sh build test

@@ -117,6 +117,12 @@ impl Outgoing {
         }
     }
 
+    /// Sends one frame.
+    #[allow(dead_code, reason = "only where the kernel has to get connections")]
+    pub fn send(&mut self, entrance: &str, frame: &[u8]) {
+        rustix::io::write(self.socket(entrance), frame).expect("the sender sends");
+    }
+
     /// Sends so many frames.
     pub fn fill(&mut self, entrance: &str, workload: Workload, frames: u64) {
         let mut writer = self.writer(workload.kind);
