@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::ports::{OpenError, Opener};
 use crate::config::snapshot::Segment;
-use crate::port::{Batch, Port, Readiness};
+use crate::port::{Batch, Condition, Port, Readiness};
 use crate::wire::Offload;
 
 /// The devices of all TAPs, by name. Clones are the same LAN.
@@ -31,7 +31,7 @@ pub(super) struct Device {
     pub refuses_to_open: bool,
     /// Receiving fails: the device was deleted.
     pub is_gone: bool,
-    /// Sending fails: the interface is down.
+    /// The interface is down: sending fails.
     pub is_down: bool,
     /// Whether a port here takes frames with work left to do; and whether they are welcome to it.
     pub takes_offload: bool,
@@ -138,5 +138,10 @@ impl Port for FakePort {
 
     fn mtu(&self) -> io::Result<u16> {
         Ok(1500)
+    }
+
+    fn condition(&self) -> io::Result<Condition> {
+        let running = self.lan.device(&self.tap, |device| !device.is_down);
+        Ok(Condition { running, missed: 0 })
     }
 }

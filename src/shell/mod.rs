@@ -16,6 +16,7 @@ pub mod file;
 mod followed;
 pub mod follower;
 mod guards;
+mod link_watch;
 pub mod logger;
 pub mod metrics;
 pub mod ports;

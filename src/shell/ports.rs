@@ -10,6 +10,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
+use super::link_watch::{LinkWatch, Turn};
 use super::tokens;
 use super::urgent::Urgent;
 use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment, Uplink};
@@ -67,6 +68,7 @@ pub struct Ports<O: Opener> {
     ready: VecDeque<SegmentId>,
     /// Whether frames may come with work left to do.
     offload: Agreement,
+    links: LinkWatch,
 }
 
 /// Whether every port takes frames with work left to do. One that does not makes all plain: a
@@ -116,6 +118,7 @@ impl<O: Opener> Ports<O> {
             shared: Vec::new(),
             ready: VecDeque::new(),
             offload: Agreement::default(),
+            links: LinkWatch::new(),
         }
     }
 
@@ -146,7 +149,10 @@ impl<O: Opener> Ports<O> {
                 });
                 match heir {
                     Some((heir, _)) => handed_on.push((*heir, unwanted)),
-                    None => unwanted.close(registry),
+                    None => {
+                        self.links.forget(unwanted.id);
+                        unwanted.close(registry);
+                    }
                 }
             }
         }
@@ -251,9 +257,40 @@ impl<O: Opener> Ports<O> {
         let due: Vec<SegmentId> = due.map(|slot| slot.id).collect();
         let mut opened: Vec<Opened> =
             due.into_iter().map(|id| (id, self.open(registry, now, id))).collect();
+        self.look_at_links(now, &mut opened);
         self.agree_on_offload();
         self.tell_shared(&self.shared, &mut opened);
         opened
+    }
+
+    /// Says which devices were set down, or came up again. Those count as opened anew: the switch
+    /// they are on may have forgotten who is there.
+    fn look_at_links(&mut self, now: Instant, opened: &mut Vec<Opened>) {
+        if !self.links.begin(now) {
+            return;
+        }
+        for slot in self.slots.iter().flatten() {
+            let Link::Open { port, .. } = &slot.link else {
+                self.links.forget(slot.id);
+                continue;
+            };
+            // One that is gone says so by itself.
+            let Ok(Condition { running, .. }) = port.condition() else { continue };
+            let (name, device) = (&slot.segment.name, slot.segment.device());
+            match self.links.see(slot.id, running) {
+                None => {}
+                Some(Turn::Down) => log::warn!(
+                    "segment {name}: {device} is down, or nothing is at the other end: no frame \
+                     comes or goes; ip link set {device} up"
+                ),
+                Some(Turn::Up) => {
+                    log::info!("segment {name}: {device} is up again");
+                    if let Ok(mtu) = port.mtu() {
+                        opened.push((slot.id, Ok(mtu)));
+                    }
+                }
+            }
+        }
     }
 
     /// Sees whether all ports that are open take frames with work left to do, and tells them.
@@ -293,7 +330,8 @@ impl<O: Opener> Ports<O> {
 
     /// When [`Self::handle_timeout`] next has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.slots.iter().flatten().filter_map(Slot::retry_at).min()
+        let retries = self.slots.iter().flatten().filter_map(Slot::retry_at);
+        retries.chain([self.links.poll_timeout()]).min()
     }
 
     /// Notes that a port may have frames. The index is that of its segment.
@@ -589,6 +627,7 @@ mod tests {
     use mio::Poll;
 
     use super::super::fake::Lan;
+    use super::super::link_watch::LOOK_INTERVAL;
     use super::*;
     use crate::config;
     use crate::director::{Director, Limits};
@@ -645,6 +684,10 @@ mod tests {
             self.ports.status(name).is_some_and(|status| status.up)
         }
 
+        fn retry_at(&self) -> Option<Instant> {
+            self.ports.slots.iter().flatten().filter_map(Slot::retry_at).min()
+        }
+
         fn id(&self, name: &str) -> SegmentId {
             let segments = self.director.segments();
             segments.iter().find(|(_, other)| **other == *name).unwrap().0
@@ -678,6 +721,29 @@ mod tests {
         // With the last the device goes.
         fixture.reconcile(&[("d", "other")]);
         assert_eq!(fixture.opened("trunk"), (1, 0));
+    }
+
+    #[test]
+    fn a_device_that_comes_up_again_counts_as_opened_anew() {
+        let mut fixture = Fixture::new();
+        fixture.reconcile(&[("a", "tap-a"), ("b", "tap-b")]);
+        let mut now = Instant::ZERO;
+        let mut look = |fixture: &mut Fixture, is_down: bool| -> Vec<SegmentId> {
+            fixture.lan.device("tap-a", |device| device.is_down = is_down);
+            let at = fixture.ports.poll_timeout().unwrap();
+            assert!(at <= now + LOOK_INTERVAL, "{at:?}");
+            now = at.max(now);
+            let opened = fixture.ports.handle_timeout(fixture.poll.registry(), now);
+            opened.into_iter().map(|(id, result)| result.map(|_| id).unwrap()).collect()
+        };
+        assert_eq!(look(&mut fixture, false), []);
+        assert_eq!(look(&mut fixture, true), []);
+        assert!(!fixture.up("a") && fixture.up("b"));
+        assert_eq!(look(&mut fixture, true), []);
+        let a = fixture.id("a");
+        assert_eq!(look(&mut fixture, false), [a]);
+        assert_eq!(look(&mut fixture, false), [], "once");
+        assert!(fixture.up("a"));
     }
 
     #[test]
@@ -717,7 +783,7 @@ mod tests {
 
         for pause in [1, 2, 4, 8, 16, 30, 30] {
             let due = now + Duration::from_secs(pause);
-            assert_eq!(fixture.ports.poll_timeout(), Some(due));
+            assert_eq!(fixture.retry_at(), Some(due));
             let registry = fixture.poll.registry();
             let early = due - Duration::from_nanos(1);
             assert!(fixture.ports.handle_timeout(registry, early).is_empty());
@@ -733,7 +799,7 @@ mod tests {
         let opened = fixture.ports.handle_timeout(fixture.poll.registry(), now);
         assert!(matches!(opened.as_slice(), [(_, Ok(1500))]));
         assert!(fixture.up("a"));
-        assert_eq!(fixture.ports.poll_timeout(), None);
+        assert_eq!(fixture.retry_at(), None);
     }
 
     #[test]

@@ -18,6 +18,12 @@ for tap in vipr-front vipr-back; do
     ip -n director link set "$tap" up
     serves "after $tap was down and up"
 done
+# Nothing is to be sent to it, and it is noticed all the same.
+ip -n director link set vipr-front down
+lab_wait 10 "the log to say that it is down" lab_says "$LAB_DIR/vipr.log" "vipr-front is down"
+ip -n director link set vipr-front up
+lab_wait 10 "the log to say that it is up" lab_says "$LAB_DIR/vipr.log" "vipr-front is up again"
+serves "after vipr-front was down for long"
 ip -n director link set vipr-back nomaster
 ip -n director link set vipr-back master br-backend
 serves "after vipr-back was out of its bridge"
