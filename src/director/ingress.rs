@@ -4,7 +4,7 @@ use super::batch::Sight;
 use super::stations::Station;
 use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::frame::ETHERNET_HEADER_LEN;
-use crate::wire::packet::Body;
+use crate::wire::packet::{Body, Malformed};
 use crate::wire::{Frame, MacAddr, ipv6};
 
 /// EtherType of ARP (RFC 826).
@@ -60,6 +60,7 @@ impl Director {
         };
         let packet = match &sight.packet {
             Ok(packet) => packet,
+            Err(Malformed::Ipv6Route) => return self.answer_route(now, ingress, frame, source),
             Err(malformed) => return Verdict::drop((*malformed).into()),
         };
         match &packet.body {
