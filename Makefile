@@ -25,7 +25,7 @@ VM ?= client
 SEGMENT ?= front
 FILE ?=
 LAB_OPTIONS = $(if $(REAL_SERVERS),--real-servers $(REAL_SERVERS))
-SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh tests/namespaces/*.sh .ci/run
+SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh vm/uml/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
 help: ## This list
@@ -109,6 +109,7 @@ fuzz: ## Looks for inputs that break it, FUZZ_SECONDS=60 for each target (needs 
 	@rustup run nightly cargo --version >/dev/null 2>&1 || \
 	    { echo "make fuzz: needs nightly Rust: rustup toolchain install nightly" >&2; exit 1; }
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	@$(CARGO) test --locked --quiet --test fuzz -- --ignored --exact write_seeds
 	@for target in $(FUZZ_TARGETS); do \
 	    $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
@@ -175,6 +176,13 @@ bench-offload: ## What offload is worth: bulk TCP on plain TAPs, with offload, o
 oracle: ## vipr and the kernel's IPVS on the same frames (RECORD=1: renew what make test compares with)
 	@vm/install-deps.sh build test oracle
 	@vm/oracle/run.sh $(if $(RECORD),--record)
+
+.PHONY: sctp
+sctp: ## SCTP through vipr, in a guest that has it where this kernel has not
+	@vm/install-deps.sh build demo test oracle
+	$(CARGO) build --release --locked
+	@if grep -q SCTP /proc/net/protocols; then vm/lab.sh run tests/namespaces/sctp.sh; \
+	    else vm/uml/run.sh tests/namespaces/sctp.sh; fi
 
 .PHONY: install
 install: build ## Into PREFIX=/usr/local (DESTDIR for packagers)

@@ -92,6 +92,28 @@ fn configurations_hold_no_surprise() {
     });
 }
 
+/// What `make fuzz` starts from: without, it would take hours to find its way past a MAC address.
+#[test]
+#[ignore = "for make fuzz only: writes into fuzz/corpus"]
+fn write_seeds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let configurations = samples::configurations().into_iter().map(String::into_bytes);
+    // Of stories: each frame once, from the first segment; time; another configuration.
+    let stories = (0..=u8::MAX).map(|sample| vec![0, 0, sample, 0, 200, 12, 230, 2, 0, 0, sample]);
+    let seeds: [(&str, Vec<Vec<u8>>); 3] = [
+        ("frame", samples::all()),
+        ("frames", stories.take(samples::all().len()).collect()),
+        ("configuration", configurations.collect()),
+    ];
+    for (target, inputs) in seeds {
+        let folder = corpus.join(target);
+        fs::create_dir_all(&folder).unwrap();
+        for (number, input) in inputs.into_iter().chain(found_before(target)).enumerate() {
+            fs::write(folder.join(format!("seed-{number}")), input).unwrap();
+        }
+    }
+}
+
 #[test]
 fn every_target_is_one_for_cargo_fuzz() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");

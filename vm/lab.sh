@@ -309,9 +309,10 @@ lab_vipr_is_resolved() {
 
 # ---- Looking at it -----------------------------------------------------------------------------
 
-# Waits for a condition, polling it: `lab_wait SECONDS WHAT COMMAND…`. Says so when time is up.
+# Waits for a condition, polling it: `lab_wait SECONDS WHAT COMMAND…`. Says so when time is up. A slow
+# machine has LAB_PATIENCE times as long.
 lab_wait() {
-    local limit=$1 what=$2 end
+    local limit=$(($1 * ${LAB_PATIENCE:-1})) what=$2 end
     shift 2
     end=$((${EPOCHREALTIME/[.,]/} + limit * 1000000))
     until "$@"; do

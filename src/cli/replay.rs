@@ -66,8 +66,13 @@ const SEED: u64 = 0x7669_7072;
 /// The MTU of a segment whose configuration leaves it to the device, in bytes of the IP packet.
 const DEVICE_MTU: u16 = 1500;
 
-/// Timeouts fired between two frames, at most: at one every two seconds it takes a gap of three
-/// months to get there, which is more likely a wrong time stamp.
+/// Time between two frames, at most: more is more likely a wrong time stamp, and firing all that
+/// would be due in between takes minutes.
+const GAP_MAX: Duration = Duration::from_secs(90 * DAY_SECONDS);
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
+/// Timeouts fired between two frames, at most: what a gap of that length has at one every two
+/// seconds. More health checks than that make it a shorter gap.
 const TIMEOUTS_MAX: u32 = 1 << 22;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -250,6 +255,14 @@ impl<'a> Replay<'a> {
     /// Fires what is due until `end`, each timeout at its own time.
     fn fire_timeouts(&mut self, end: Duration) -> Result<(), Failure> {
         let end = self.clock.max(end);
+        let gap = end - self.clock;
+        if gap > GAP_MAX {
+            return Err(Failure::Running(format!(
+                "{} days pass before the frame of {}: is its time stamp right?",
+                gap.as_secs() / DAY_SECONDS,
+                Seconds(end)
+            )));
+        }
         for _ in 0..TIMEOUTS_MAX {
             match self.director.poll_timeout() {
                 Some(due) if due <= instant(end) => {

@@ -20,7 +20,7 @@ use crate::shell::protocol::{ConfigurationReport, Reply, Request, RouterStatus};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Print JSON.
-    #[arg(long, conflicts_with_all = ["stats", "rate"])]
+    #[arg(long, conflicts_with_all = ["stats", "rate", "persistent_conn", "thresholds"])]
     json: bool,
     /// Show connections, packets and bytes since the start.
     #[arg(long)]
@@ -28,6 +28,12 @@ pub(super) struct Arguments {
     /// Show connections, packets and bytes a second.
     #[arg(long)]
     rate: bool,
+    /// Show persistent clients of each real server.
+    #[arg(long)]
+    persistent_conn: bool,
+    /// Show the thresholds of each real server.
+    #[arg(long)]
+    thresholds: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -42,14 +48,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             serde_json::to_writer_pretty(&mut *output, &status).map_err(io::Error::from)?;
             return Ok(writeln!(output)?);
         }
-        let views = match (arguments.stats, arguments.rate) {
-            (false, false) => &[View::Connections][..],
-            (true, false) => &[View::Totals],
-            (false, true) => &[View::Rates],
-            (true, true) => &[View::Totals, View::Rates],
-        };
-        Ok(write_status(output, &status, views)?)
+        Ok(write_status(output, &status, &arguments.views())?)
     })
+}
+
+impl Arguments {
+    fn views(&self) -> Vec<View> {
+        let asked = [
+            (self.persistent_conn, View::Persistence),
+            (self.thresholds, View::Thresholds),
+            (self.stats, View::Totals),
+            (self.rate, View::Rates),
+        ];
+        let views: Vec<View> =
+            asked.into_iter().filter(|(asked, _)| *asked).map(|(_, view)| view).collect();
+        if views.is_empty() { vec![View::Connections] } else { views }
+    }
 }
 
 /// Which columns a table of services has.
@@ -57,6 +71,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 enum View {
     /// Weight, connections now, state, MAC.
     Connections,
+    /// Weight, persistent clients, connections now.
+    Persistence,
+    /// Thresholds, connections now.
+    Thresholds,
     /// Since the start.
     Totals,
     /// A second.
@@ -150,6 +168,12 @@ fn write_services(
                 "MAC"
             )?;
         }
+        View::Persistence => {
+            numbers_header(output, ["Weight", "PersistConn", "ActiveConn", "InActConn"])?;
+        }
+        View::Thresholds => {
+            numbers_header(output, ["Uppthresh", "Lowthresh", "ActiveConn", "InActConn"])?;
+        }
         View::Totals => totals_header(output, ["Conns", "InPkts", "InBytes"])?,
         View::Rates => totals_header(output, ["CPS", "InPPS", "InBPS"])?,
     }
@@ -165,9 +189,15 @@ fn write_services(
         }
         for real_server in service.real_servers.iter().chain(&service.sorry_server) {
             let address = endpoint(real_server.address, &service.ports);
-            let columns = match counts(view, real_server.traffic, real_server.rates) {
-                None => state_columns(real_server),
-                Some(counts) => columns(counts),
+            let columns = match (view, counts(view, real_server.traffic, real_server.rates)) {
+                (_, Some(counts)) => columns(counts),
+                (View::Persistence, None) => {
+                    numbers(real_server, [real_server.weight, real_server.templates])
+                }
+                (View::Thresholds, None) => {
+                    numbers(real_server, [real_server.upper_threshold, real_server.lower_threshold])
+                }
+                (_, None) => state_columns(real_server),
             };
             writeln!(output, "  -> {address:<28} {columns}")?;
         }
@@ -223,12 +253,18 @@ fn is_overridden(real_server: &RealServerReport) -> bool {
 /// The numbers of a view that shows numbers only.
 fn counts(view: View, traffic: Traffic, rates: Rates) -> Option<[u64; 3]> {
     match view {
-        View::Connections => None,
+        View::Connections | View::Persistence | View::Thresholds => None,
         View::Totals => Some([traffic.connections, traffic.packets, traffic.bytes]),
         View::Rates => {
             Some([rates.connections_per_second, rates.packets_per_second, rates.bytes_per_second])
         }
     }
+}
+
+/// Two of a real server's numbers, and its connections.
+fn numbers(real_server: &RealServerReport, [a, b]: [u32; 2]) -> String {
+    let RealServerReport { active, inactive, name, .. } = real_server;
+    format!("{a:<11} {b:<11} {active:<10} {inactive:<10} {name}")
 }
 
 fn columns(counts: [u64; 3]) -> String {
@@ -406,6 +442,12 @@ fn write_guardian(output: &mut dyn Write, report: &StatusReport) -> io::Result<(
     Ok(())
 }
 
+fn numbers_header(output: &mut dyn Write, titles: [&str; 4]) -> io::Result<()> {
+    let [a, b, c, d] = titles;
+    writeln!(output, "Prot LocalAddress:Port Scheduler Flags")?;
+    writeln!(output, "  -> {:<28} {a:<11} {b:<11} {c:<10} {d:<10} Name", "RemoteAddress:Port")
+}
+
 fn totals_header(output: &mut dyn Write, titles: [&str; 3]) -> io::Result<()> {
     let [a, b, c] = titles;
     writeln!(output, "{:<33} {a:>8} {b:>8} {c:>8}", "Prot LocalAddress:Port")?;
@@ -437,8 +479,9 @@ mod tests {
         TCP  192.0.2.10:80 wrr persistent 300 name web
           -> 10.0.0.11:80                 Route   3      12         3          up         52:54:00:00:00:11 rs1
           -> 10.0.0.12:80                 Route   1      0          2          down       -                 rs2
-        UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down
+        UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down quorum 0 of 1
           -> [2001:db8:1::11]:53,853      Route   0      0          0          quiesced   52:54:00:00:00:11 ns1
+          -> [2001:db8:1::99]:53,853      Route   1      0          5          sorry      52:54:00:00:00:99 sorry
         ! service web: real server rs2: its http check fails: HTTP 500 (12 s ago)
 
         Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
@@ -457,6 +500,29 @@ mod tests {
     }
 
     #[test]
+    fn persistence_and_thresholds_have_tables_of_their_own() {
+        let tables = printed(&status(), &[View::Persistence, View::Thresholds]);
+        let tables = tables.lines().skip(2).take(15).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(tables, @r"
+        Prot LocalAddress:Port Scheduler Flags
+          -> RemoteAddress:Port           Weight      PersistConn ActiveConn InActConn  Name
+        TCP  192.0.2.10:80 wrr persistent 300 name web
+          -> 10.0.0.11:80                 3           7           12         3          rs1
+          -> 10.0.0.12:80                 1           0           0          2          rs2
+        UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down quorum 0 of 1
+          -> [2001:db8:1::11]:53,853      0           0           0          0          ns1
+          -> [2001:db8:1::99]:53,853      1           0           0          5          sorry
+
+        Prot LocalAddress:Port Scheduler Flags
+          -> RemoteAddress:Port           Uppthresh   Lowthresh   ActiveConn InActConn  Name
+        TCP  192.0.2.10:80 wrr persistent 300 name web
+          -> 10.0.0.11:80                 100         80          12         3          rs1
+          -> 10.0.0.12:80                 0           0           0          2          rs2
+        UDP  [2001:db8::10]:53,853 rr name [2001:db8::10]:53,853/udp down quorum 0 of 1
+        ");
+    }
+
+    #[test]
     fn totals_and_rates_have_tables_of_their_own() {
         insta::assert_snapshot!(printed(&status(), &[View::Totals, View::Rates]), @r"
         vipr 0.1.0: router edge-1, generation 3, up 2 h 3 min, 17 of 1048576 connections
@@ -468,6 +534,7 @@ mod tests {
           -> 10.0.0.12:80                      301 30864198 2469135K
         UDP  [2001:db8::10]:53,853               0        0        0
           -> [2001:db8:1::11]:53,853             0        0        0
+          -> [2001:db8:1::99]:53,853             5        6      640
 
         Prot LocalAddress:Port                 CPS    InPPS    InBPS
           -> RemoteAddress:Port
@@ -476,6 +543,7 @@ mod tests {
           -> 10.0.0.12:80                        3     1081   163581
         UDP  [2001:db8::10]:53,853               0        0        0
           -> [2001:db8:1::11]:53,853             0        0        0
+          -> [2001:db8:1::99]:53,853             1        1      120
 
         Segment      Role    Attach Device          Bridge          MAC                 MTU State RxFrames RxMissed TxFrames TxErrors
         front        vip     tap    vipr-front      br-vip          02:00:00:00:01:01  1500 up     123457K        0      211        0

@@ -228,7 +228,11 @@ impl Director {
             self.end_connection(now, victim.ok_or(TableFull)?);
             self.evicted += 1;
         }
-        self.connections.insert(key, destination, state, deadline)
+        let inserted = self.connections.insert(key, destination, state, deadline);
+        if inserted.is_ok() && state == ConnectionState::Template {
+            self.services.count_template(destination, true);
+        }
+        inserted
     }
 
     /// Takes a connection out of the table and out of its real server's counts.
@@ -245,7 +249,9 @@ impl Director {
         destination: DestinationId,
         state: ConnectionState,
     ) {
-        if state != ConnectionState::Template {
+        if state == ConnectionState::Template {
+            self.services.count_template(destination, false);
+        } else {
             let crossed = self.services.closed(destination, state.is_active());
             self.tell_threshold(destination, crossed);
             self.remove_if_drained(now, destination);

@@ -8,7 +8,7 @@ use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::config::snapshot::{Protocol, Unmatched};
 use crate::wire::icmp::{self, IcmpError};
 use crate::wire::packet::Ip;
-use crate::wire::{Frame, checksum, sctp, tcp};
+use crate::wire::{Frame, MacAddr, checksum, ipv6, sctp, tcp};
 
 impl Director {
     /// VIP traffic to no service, or TCP or SCTP that neither opens nor belongs to a connection.
@@ -66,6 +66,34 @@ impl Director {
     ) -> Verdict {
         let error = IcmpError::TooBig { mtu };
         self.answer_with_icmp(now, ingress, frame, ip, error, DropReason::TooBig)
+    }
+
+    /// A packet that asks to be sent on along a route, which a host does not: a VIP's sender is
+    /// told (RFC 8200, 4.4).
+    #[cold]
+    pub(super) fn answer_route(
+        &mut self,
+        now: Instant,
+        ingress: SegmentId,
+        frame: &Frame<'_>,
+        source_mac: MacAddr,
+    ) -> Verdict {
+        let otherwise = DropReason::Ipv6Route;
+        let Some((ip, at)) = ipv6::unfollowed_route(frame.bytes) else {
+            return Verdict::drop(otherwise);
+        };
+        let has_vips = self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips());
+        if !has_vips || self.services.vip(ip.destination).is_none() || is_to_group(frame) {
+            return Verdict::drop(otherwise);
+        }
+        if !self.is_possible_client(ip.source) {
+            return Verdict::drop(DropReason::BadSourceAddress);
+        }
+        if let Some(verdict) = self.judge_loop(now, ingress, source_mac, &ip) {
+            return verdict;
+        }
+        let error = IcmpError::Erroneous { at };
+        self.answer_with_icmp(now, ingress, frame, &ip, error, otherwise)
     }
 
     fn answer_with_reset(
@@ -177,4 +205,9 @@ impl Director {
         });
         queued.is_ok()
     }
+}
+
+/// Whether a frame went to more than one station.
+fn is_to_group(frame: &Frame<'_>) -> bool {
+    frame.bytes.first().is_some_and(|first| first & 1 != 0)
 }

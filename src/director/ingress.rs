@@ -4,7 +4,7 @@ use super::batch::{Reading, Sight};
 use super::stations::Station;
 use super::{Action, Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::frame::{self, ETHERNET_HEADER_LEN};
-use crate::wire::packet::Body;
+use crate::wire::packet::{Body, Malformed};
 use crate::wire::{Frame, ipv6};
 
 /// EtherType of ARP (RFC 826).
@@ -56,6 +56,9 @@ impl Director {
         };
         let packet = match sight.reading {
             Reading::Packet => &sight.packet,
+            Reading::Malformed(Malformed::Ipv6Route) => {
+                return self.answer_route(now, ingress, frame, source);
+            }
             Reading::Malformed(malformed) => return Verdict::drop(malformed.into()),
             Reading::None => return Verdict::drop(DropReason::ForeignMac),
         };

@@ -253,6 +253,7 @@ impl Director {
             progressed: Instant::ZERO,
             active: 0,
             inactive: 0,
+            templates: 0,
             traffic: Default::default(),
             rates: Default::default(),
             loop_told: None,

@@ -61,6 +61,9 @@ pub struct ServiceReport {
     pub persistence: Option<u64>,
     /// Whether it has its quorum, and any real server can take a connection.
     pub up: bool,
+    /// Whether the sorry server gets its new connections.
+    #[serde(default)]
+    pub diverted: bool,
     /// The weights of the real servers that are up, and how many are needed.
     #[serde(default)]
     pub live_weight: u64,
@@ -94,6 +97,14 @@ pub struct RealServerReport {
     pub check: Option<CheckReport>,
     pub active: u32,
     pub inactive: u32,
+    /// Persistence templates that point at it.
+    #[serde(default)]
+    pub templates: u32,
+    /// As configured; 0 for none.
+    #[serde(default)]
+    pub upper_threshold: u32,
+    #[serde(default)]
+    pub lower_threshold: u32,
     #[serde(flatten)]
     pub traffic: Traffic,
     pub rates: Rates,

@@ -93,6 +93,8 @@ pub struct Destination {
     pub(super) progressed: Instant,
     pub(super) active: u32,
     pub(super) inactive: u32,
+    /// Persistence templates that point at it.
+    pub(super) templates: u32,
     pub(super) traffic: Traffic,
     pub(super) rates: RateEstimator,
     /// When a person was last told that it sends frames back.
@@ -280,6 +282,15 @@ impl Services {
         destination.traffic.connections += 1;
         if let Some(service) = self.services.get_mut(destination.service) {
             service.traffic.connections += 1;
+        }
+    }
+
+    /// A persistence template that points at a real server is there now, or has gone. One may
+    /// outlive its real server.
+    pub fn count_template(&mut self, id: DestinationId, is_there: bool) {
+        if let Some(destination) = self.destinations.get_mut(id) {
+            let templates = &mut destination.templates;
+            *templates = if is_there { *templates + 1 } else { templates.saturating_sub(1) };
         }
     }
 
@@ -666,6 +677,10 @@ impl Destination {
             self.last_weight = config.weight;
         }
         self.note_weight();
+        // Who is given more room has room, as in IPVS, whatever the lower threshold says.
+        if config.upper_threshold == 0 || config.upper_threshold > self.upper_threshold {
+            self.overloaded = false;
+        }
         self.upper_threshold = config.upper_threshold;
         self.lower_threshold = config.lower_threshold;
         // One that drained has a say about its neighbor again.

@@ -482,6 +482,9 @@ impl Import<'_> {
         if record.proven && class != at_first {
             connections.update(id, state, deadline);
         }
+        if state == ConnectionState::Template {
+            self.director.services.count_template(destination, true);
+        }
         Ok(id)
     }
 

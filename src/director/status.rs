@@ -143,6 +143,9 @@ impl Director {
                 .persistence
                 .map(|persistence| persistence.timeout.as_secs()),
             up: service.configured && service.is_up(),
+            diverted: sorry_server.is_some_and(|found| found.reachable)
+                && service.configured
+                && !service.is_up(),
             live_weight: service.live_weight,
             quorum: service.config.quorum,
             sorry_server: sorry_server.map(|found| self.real_server_report(now, found)),
@@ -176,6 +179,9 @@ impl Director {
             check: destination.check.and_then(|id| self.checks.report(now, id)),
             active: destination.active,
             inactive: destination.inactive,
+            templates: destination.templates,
+            upper_threshold: destination.upper_threshold,
+            lower_threshold: destination.lower_threshold,
             traffic: destination.traffic,
             rates: destination.rates.rates(),
         }

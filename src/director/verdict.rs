@@ -139,9 +139,11 @@ drop_reasons! {
     Ipv4Checksum = "ipv4_checksum",
     /// An IPv6 header that does not fit the frame.
     Ipv6Header = "ipv6_header",
-    /// An IPv6 extension header cut short, out of place, with hops still to go, or of a fragment
-    /// that cannot be one.
+    /// An IPv6 extension header cut short, out of place, or of a fragment that cannot be one.
     Ipv6Extension = "ipv6_extension",
+    /// An IPv6 routing header with a way still to go, of a packet to no VIP, or whose sender may
+    /// not be told.
+    Ipv6Route = "ipv6_route",
     /// More IPv6 extension headers than are read.
     Ipv6ExtensionsTooMany = "ipv6_extensions_too_many",
     /// A transport header cut short or lying about its length.
@@ -204,6 +206,7 @@ impl From<Malformed> for DropReason {
             Malformed::Ipv4Checksum => DropReason::Ipv4Checksum,
             Malformed::Ipv6Header => DropReason::Ipv6Header,
             Malformed::Ipv6Extension => DropReason::Ipv6Extension,
+            Malformed::Ipv6Route => DropReason::Ipv6Route,
             Malformed::Ipv6ExtensionsTooMany => DropReason::Ipv6ExtensionsTooMany,
             Malformed::Transport => DropReason::TransportHeader,
             Malformed::Neighbor => DropReason::NdMalformed,

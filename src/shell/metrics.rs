@@ -258,6 +258,19 @@ mod tests {
             "vipr_frames_dropped_total{reason=\"loop\"} 5\n",
             "vipr_real_server_connections_active{service=\"web\",real_server=\"rs1\",\
              address=\"10.0.0.11\",segment=\"back\"} 12\n",
+            "vipr_real_server_persistence_templates{service=\"web\",real_server=\"rs1\",\
+             address=\"10.0.0.11\",segment=\"back\"} 7\n",
+            "vipr_service_quorum{service=\"web\",vip=\"192.0.2.10\",protocol=\"tcp\",ports=\"80\"} 2\n",
+            "vipr_service_live_weight{service=\"web\",vip=\"192.0.2.10\",protocol=\"tcp\",\
+             ports=\"80\"} 3\n",
+            "vipr_service_diverted{service=\"web\",vip=\"192.0.2.10\",protocol=\"tcp\",\
+             ports=\"80\"} 0\n",
+            "vipr_service_diverted{service=\"[2001:db8::10]:53,853/udp\",vip=\"2001:db8::10\",\
+             protocol=\"udp\",ports=\"53,853\"} 1\n",
+            "vipr_sorry_server_up{service=\"[2001:db8::10]:53,853/udp\",real_server=\"sorry\",\
+             address=\"2001:db8:1::99\",segment=\"back\"} 1\n",
+            "vipr_sorry_server_connections_total{service=\"[2001:db8::10]:53,853/udp\",\
+             real_server=\"sorry\",address=\"2001:db8:1::99\",segment=\"back\"} 5\n",
             "vipr_segment_up{segment=\"back\"} 0\n",
             "vipr_check_healthy{service=\"web\",real_server=\"rs2\",segment=\"back\"} 0\n",
             "vipr_check_duration_seconds_bucket{service=\"web\",real_server=\"rs1\",\

@@ -20,6 +20,7 @@ pub(super) fn render(status: &RouterStatus) -> String {
         status.report.services.iter().filter(|service| service.configured).collect();
     services(&mut text, &configured);
     real_servers(&mut text, &configured);
+    sorry_servers(&mut text, &configured);
     checks(&mut text, &configured);
     segments(&mut text, &status.report.segments);
     text.0
@@ -174,10 +175,22 @@ fn guardian(text: &mut Text, report: &GuardianReport) {
 type Column<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 
 fn services(text: &mut Text, services: &[&ServiceReport]) {
-    let columns: [Column<ServiceReport>; 4] = [
+    let columns: [Column<ServiceReport>; 7] = [
         ("vipr_service_up", GAUGE, "1 if a real server can take a connection.", |service| {
             u64::from(service.up)
         }),
+        ("vipr_service_quorum", GAUGE, "The weight that has to be up.", |service| {
+            u64::from(service.quorum)
+        }),
+        ("vipr_service_live_weight", GAUGE, "The weight that is up.", |service| {
+            service.live_weight
+        }),
+        (
+            "vipr_service_diverted",
+            GAUGE,
+            "1 while the sorry server gets its new connections.",
+            |service| u64::from(service.diverted),
+        ),
         ("vipr_service_connections_total", COUNTER, "Connections scheduled.", |service| {
             service.traffic.connections
         }),
@@ -257,7 +270,7 @@ fn labels_of<'r>(
 fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
     use crate::director::report::RealServerState::Up;
 
-    let columns: [Column<RealServerReport>; 8] = [
+    let columns: [Column<RealServerReport>; 9] = [
         ("vipr_real_server_up", GAUGE, "1 if it gets new connections.", |real_server| {
             u64::from(real_server.state == Up)
         }),
@@ -273,6 +286,12 @@ fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
         ("vipr_real_server_connections_inactive", GAUGE, "The others.", |real_server| {
             u64::from(real_server.inactive)
         }),
+        (
+            "vipr_real_server_persistence_templates",
+            GAUGE,
+            "Persistent clients, or networks of them, that are its.",
+            |real_server| u64::from(real_server.templates),
+        ),
         ("vipr_real_server_connections_total", COUNTER, "Scheduled.", |real_server| {
             real_server.traffic.connections
         }),
@@ -283,10 +302,46 @@ fn real_servers(text: &mut Text, services: &[&ServiceReport]) {
             real_server.traffic.bytes
         }),
     ];
+    of_real_servers(text, services, &columns, |service| &service.real_servers);
+}
+
+/// Those that get connections while their service has nobody else.
+fn sorry_servers(text: &mut Text, services: &[&ServiceReport]) {
+    use crate::director::report::RealServerState::Sorry;
+
+    let columns: [Column<RealServerReport>; 6] = [
+        ("vipr_sorry_server_up", GAUGE, "1 if it answers.", |sorry| {
+            u64::from(sorry.state == Sorry)
+        }),
+        ("vipr_sorry_server_connections_active", GAUGE, "Established.", |sorry| {
+            u64::from(sorry.active)
+        }),
+        ("vipr_sorry_server_connections_inactive", GAUGE, "The others.", |sorry| {
+            u64::from(sorry.inactive)
+        }),
+        ("vipr_sorry_server_connections_total", COUNTER, "Scheduled.", |sorry| {
+            sorry.traffic.connections
+        }),
+        ("vipr_sorry_server_packets_total", COUNTER, "Packets handed to it.", |sorry| {
+            sorry.traffic.packets
+        }),
+        ("vipr_sorry_server_bytes_total", COUNTER, "Bytes handed to it.", |sorry| {
+            sorry.traffic.bytes
+        }),
+    ];
+    of_real_servers(text, services, &columns, |service| service.sorry_server.as_slice());
+}
+
+fn of_real_servers(
+    text: &mut Text,
+    services: &[&ServiceReport],
+    columns: &[Column<RealServerReport>],
+    of: impl Fn(&ServiceReport) -> &[RealServerReport],
+) {
     for (name, kind, help, value) in columns {
         text.family(name, kind, help);
         for service in services {
-            for real_server in &service.real_servers {
+            for real_server in of(service) {
                 let address = real_server.address.to_string();
                 let labels = [
                     ("service", service.name.as_str()),

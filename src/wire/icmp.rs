@@ -47,6 +47,9 @@ pub enum IcmpError {
     /// With the MTU that would have fitted: fragmentation needed (type 3, code 4, RFC 1191), in
     /// IPv6 packet too big (type 2).
     TooBig { mtu: u16 },
+    /// A field whose value means nothing here, by its place in the packet: parameter problem,
+    /// code 0 (type 12; in IPv6 type 4).
+    Erroneous { at: u16 },
 }
 
 /// What an ICMP message is to a director.
@@ -165,14 +168,17 @@ pub fn emit_error(
         dont_fragment: false,
     };
     let start = answer.emit(buffer, frame, packet, source_mac, HEADER_LEN + quote.len());
-    let (kind, code, mtu) = match (is_ipv6, error) {
+    let (kind, code, rest) = match (is_ipv6, error) {
         (false, IcmpError::PortUnreachable) => (DESTINATION_UNREACHABLE, 3, 0),
-        (false, IcmpError::TooBig { mtu }) => (DESTINATION_UNREACHABLE, 4, mtu),
+        (false, IcmpError::TooBig { mtu }) => (DESTINATION_UNREACHABLE, 4, mtu.into()),
+        // The pointer has the first byte.
+        (false, IcmpError::Erroneous { at }) => (PARAMETER_PROBLEM, 0, u32::from(at) << 24),
         (true, IcmpError::PortUnreachable) => (v6::DESTINATION_UNREACHABLE, 4, 0),
-        (true, IcmpError::TooBig { mtu }) => (v6::PACKET_TOO_BIG, 0, mtu),
+        (true, IcmpError::TooBig { mtu }) => (v6::PACKET_TOO_BIG, 0, mtu.into()),
+        (true, IcmpError::Erroneous { at }) => (v6::PARAMETER_PROBLEM, 0, at.into()),
     };
-    let [high, low] = mtu.to_be_bytes();
-    buffer.extend_from_slice(&[kind, code, 0, 0, 0, 0, high, low]);
+    buffer.extend_from_slice(&[kind, code, 0, 0]);
+    buffer.extend_from_slice(&rest.to_be_bytes());
     buffer.extend_from_slice(quote);
     finish(buffer, start, source, packet.source);
 }

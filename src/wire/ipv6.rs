@@ -5,13 +5,38 @@ use core::net::{IpAddr, Ipv6Addr};
 use etherparse::{IpNumber, Ipv6Header, Ipv6HeaderSlice};
 
 use super::MacAddr;
+use super::frame::ETHERNET_HEADER_LEN;
 use super::packet::{Body, Ip, Malformed, Transport, parse_transport};
 
 /// Extension headers read of one packet, at most: one more than RFC 8200, 4.1 has a place for.
 pub const EXTENSIONS_MAX: usize = 8;
 
 /// Reads an IPv6 header and everything up to the transport header.
+///
+/// # Errors
+/// [`Malformed::Ipv6Route`] when a routing header has a way still to go: then the destination is
+/// not the one the packet is for, and no host follows it (RFC 5095).
 pub(super) fn read(bytes: &[u8], body: &mut Body) -> Result<(), Malformed> {
+    match read_to(bytes, body)? {
+        None => Ok(()),
+        Some(_) => Err(Malformed::Ipv6Route),
+    }
+}
+
+/// The packet in a frame that [`Malformed::Ipv6Route`] was said of, and where its routing type is,
+/// in bytes from the start of its IPv6 header: what its sender is to be told (RFC 8200, 4.4).
+pub fn unfollowed_route(frame: &[u8]) -> Option<(Ip, u16)> {
+    let mut body = Body::Other(0);
+    let route = read_to(frame.get(ETHERNET_HEADER_LEN..)?, &mut body).ok()??;
+    match body {
+        Body::Ip(ip) => Some((ip, route)),
+        _ => None,
+    }
+}
+
+/// The same; gives the place of the routing type that nobody follows.
+#[inline]
+fn read_to(bytes: &[u8], body: &mut Body) -> Result<Option<u16>, Malformed> {
     let header = Ipv6HeaderSlice::from_slice(bytes).map_err(|_| Malformed::Ipv6Header)?;
     let total_len = Ipv6Header::LEN + usize::from(header.payload_length());
     let payload = bytes.get(Ipv6Header::LEN..total_len).ok_or(Malformed::Ipv6Header)?;
@@ -43,7 +68,7 @@ pub(super) fn read(bytes: &[u8], body: &mut Body) -> Result<(), Malformed> {
         hop_limit: header.hop_limit(),
         transport,
     });
-    Ok(())
+    Ok(found.route.map(|at| Ipv6Header::LEN as u16 + at))
 }
 
 /// The group that all who have this address listen to (RFC 4291, 2.7.1).
@@ -82,6 +107,9 @@ pub fn is_link_local(address: Ipv6Addr) -> bool {
     address.to_bits() >> 118 == 0xfe80 >> 6
 }
 
+/// Where a routing header has its type (RFC 8200, 4.4).
+const ROUTING_TYPE_AT: u16 = 2;
+
 /// What a fragment header says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fragment {
@@ -99,6 +127,8 @@ pub(super) struct Extensions {
     /// Their bytes.
     pub len: usize,
     pub fragment: Option<Fragment>,
+    /// Where the type of the first routing header is that has a way still to go.
+    pub route: Option<u16>,
 }
 
 impl Extensions {
@@ -109,12 +139,10 @@ impl Extensions {
     ///
     /// # Errors
     /// [`Malformed::Ipv6Extension`] when one is cut short, options for every hop are not in front,
-    /// a packet is a fragment twice over, or a routing header has a way still to go: then the
-    /// destination is not the one the packet is for, and no host follows it (RFC 5095).
-    /// [`Malformed::Ipv6ExtensionsTooMany`] beyond [`EXTENSIONS_MAX`].
+    /// or a packet is a fragment twice over. [`Malformed::Ipv6ExtensionsTooMany`] beyond [`EXTENSIONS_MAX`].
     #[inline]
     pub fn walk(next: IpNumber, bytes: &[u8]) -> Result<Extensions, Malformed> {
-        let mut found = Extensions { protocol: next, len: 0, fragment: None };
+        let mut found = Extensions { protocol: next, len: 0, fragment: None, route: None };
         for count in 0..=EXTENSIONS_MAX {
             let unit = match found.protocol {
                 IpNumber::IPV6_HEADER_HOP_BY_HOP if count > 0 => {
@@ -140,8 +168,11 @@ impl Extensions {
                 // RFC 8200, 4: in words of eight bytes, less one.
                 _ => (usize::from(header[1]) + 1) * 8,
             };
-            if rest.len() < len || is_route && header[3] != 0 {
+            if rest.len() < len {
                 return Err(Malformed::Ipv6Extension);
+            }
+            if is_route && header[3] != 0 && found.route.is_none() {
+                found.route = Some(found.len as u16 + ROUTING_TYPE_AT);
             }
             found.protocol = IpNumber(header[0]);
             found.len += len;
@@ -281,6 +312,28 @@ mod tests {
     }
 
     #[test]
+    fn a_route_to_follow_is_found_wherever_it_is() {
+        let done = [43, 0, 4, 0, 0, 0, 0, 0];
+        let to_go = [6, 0, 4, 1, 0, 0, 0, 0];
+        let rows: [(&str, Vec<u8>, Option<u16>); 4] = [
+            ("none", TCP_SYN_V6.to_vec(), None),
+            ("one at its end", behind(43, &[6, 0, 4, 0, 0, 0, 0, 0]), None),
+            ("the first header", behind(43, &to_go), Some(42)),
+            ("behind one at its end", behind(43, &[done, to_go].concat()), Some(50)),
+        ];
+        for (what, frame, expected) in rows {
+            let found = unfollowed_route(&frame);
+            assert_eq!(found.map(|(_, at)| at), expected, "{what}");
+            let is_refused = read(&frame) == Err(Malformed::Ipv6Route);
+            assert_eq!(is_refused, expected.is_some(), "{what}");
+            if let Some((ip, _)) = found {
+                assert_eq!((ip.transport, ip.source), (SYN, CLIENT_V6.into()), "{what}");
+            }
+        }
+        assert_eq!(unfollowed_route(&TCP_SYN_V6[..50]), None);
+    }
+
+    #[test]
     fn each_lying_field_is_named() {
         use Malformed::{Ipv6Extension, Ipv6Header};
         let rows: &[(&str, Vec<u8>, Malformed)] = &[
@@ -292,7 +345,8 @@ mod tests {
             ("options for every hop later", behind(60, &[0, 0, 1, 4, 0, 0, 0, 0]), Ipv6Extension),
             ("options beyond the packet", behind(60, &[6, 9, 1, 4, 0, 0, 0, 0]), Ipv6Extension),
             ("authentication beyond it", behind(51, &[6, 9, 0, 0, 0, 0, 0, 0]), Ipv6Extension),
-            ("hops still to go", behind(43, &[6, 0, 4, 1, 0, 0, 0, 0]), Ipv6Extension),
+            ("hops still to go", behind(43, &[6, 0, 4, 1, 0, 0, 0, 0]), Malformed::Ipv6Route),
+            ("a route cut short", behind(43, &[6, 9, 4, 1, 0, 0, 0, 0]), Ipv6Extension),
             ("an odd first fragment", behind(44, &[6, 0, 0, 1, 0, 0, 0, 1]), Ipv6Extension),
             ("a fragment beyond 65535", behind(44, &[6, 0, 0xff, 0xf8, 0, 0, 0, 1]), Ipv6Extension),
             (

@@ -32,6 +32,8 @@ pub enum Malformed {
     Ipv6Header,
     /// An IPv6 extension header cut short, out of place, or a fragment that cannot be one.
     Ipv6Extension,
+    /// An IPv6 routing header with a way still to go: see [`ipv6::unfollowed_route`].
+    Ipv6Route,
     /// More IPv6 extension headers than are read, [`ipv6::EXTENSIONS_MAX`].
     Ipv6ExtensionsTooMany,
     /// A TCP, UDP, SCTP or ICMP header cut short or lying about its length.

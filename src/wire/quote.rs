@@ -71,7 +71,7 @@ fn read_ipv6(quoted: &[u8]) -> Option<Quoted<'_>> {
     let header = Ipv6HeaderSlice::from_slice(quoted).ok()?;
     let payload = quoted.get(Ipv6Header::LEN..)?;
     let found = Extensions::walk(header.next_header(), payload).ok()?;
-    if found.fragment.is_some_and(|fragment| fragment.offset != 0) {
+    if found.route.is_some() || found.fragment.is_some_and(|fragment| fragment.offset != 0) {
         return None;
     }
     Some((

@@ -96,7 +96,7 @@ fn extension_headers_are_passed_over_and_stay() {
     assert_eq!(world.tell("front", &atomic), "forwarded six1", "the same connection");
     let rows = [
         (behind(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(9)), "dropped ipv6_extensions_too_many"),
-        (behind(43, &[6, 0, 0, 1, 0, 0, 0, 0]), "dropped ipv6_extension"),
+        (behind(60, &[6, 9, 1, 4, 0, 0, 0, 0]), "dropped ipv6_extension"),
         (behind(50, &[]), "dropped protocol_unsupported"),
         (from_client6().raw(59, &[]), "dropped protocol_unsupported"),
         (from_client6().raw(6, &[0; 19]), "dropped transport_header"),
@@ -104,6 +104,59 @@ fn extension_headers_are_passed_over_and_stay() {
     for (frame, expected) in rows {
         assert_eq!(world.tell("front", &frame), expected);
     }
+}
+
+/// RFC 8200, 4.4: a routing header with segments left, of a type that is not known here (as none
+/// is), is a parameter problem with code 0 that points at the type.
+#[test]
+fn a_route_to_follow_is_refused_and_its_sender_told() {
+    let mut world = World::new(&web6());
+    world.take_sent();
+    let syn = from_client6().tcp(40_000, 80, "S", b"");
+    let segment = &syn[54..];
+    let routed = |packet: Packet6, headers: &[u8]| packet.raw(43, &[headers, segment].concat());
+    let to_go = |next: u8| [next, 0, 4, 1, 0, 0, 0, 0];
+    for (headers, at) in
+        [(to_go(6).to_vec(), 42_u32), ([[43, 0, 0, 0, 0, 0, 0, 0], to_go(6)].concat(), 50)]
+    {
+        let frame = routed(from_client6(), &headers);
+        assert_eq!(world.tell("front", &frame), "replied");
+        let answer = world.take_one("front");
+        assert_eq!(answer[..12], [CLIENT_MAC.0, FRONT_MAC.0].concat());
+        assert_eq!(error(&answer), (4, 0, at.to_be_bytes(), frame[14..].to_vec()));
+    }
+    assert_eq!(world.connections(), [], "nothing was opened");
+    // At its end it is passed over: RFC 8200 has it ignored.
+    let done = routed(from_client6(), &[6, 0, 4, 0, 0, 0, 0, 0]);
+    assert_eq!(world.tell("front", &done), "forwarded six1");
+    world.take_sent();
+
+    // Whom nobody may tell, or who is none of ours: a drop with a name.
+    let client = from_client6();
+    let error_about = client.raw(43, &[&to_go(58)[..], &[1, 4, 0, 0, 0, 0, 0, 0]].concat());
+    let to_nobody = Packet6 { destination: FRONT_DIP6, ..client };
+    let from_group = Packet6 { source: ALL_NODES, ..client };
+    let to_all = Packet6 { macs: (CLIENT_MAC, group_mac(ALL_NODES)), ..client };
+    let back = Packet6 { macs: (CLIENT_MAC, BACK_MAC), ..client };
+    let looped = Packet6 { macs: (RS1_MAC, FRONT_MAC), ..client };
+    let rows = [
+        ("front", error_about, "dropped ipv6_route"),
+        ("front", routed(to_nobody, &to_go(6)), "dropped ipv6_route"),
+        ("front", routed(from_group, &to_go(6)), "dropped bad_source_address"),
+        ("front", routed(to_all, &to_go(6)), "dropped ipv6_route"),
+        ("back", routed(back, &to_go(6)), "dropped ipv6_route"),
+        ("front", routed(looped, &to_go(6)), "dropped loop six1"),
+        ("front", routed(client, &[6, 9, 4, 1, 0, 0, 0, 0]), "dropped ipv6_extension"),
+    ];
+    for (segment, frame, expected) in rows {
+        assert_eq!(world.tell(segment, &frame), expected);
+    }
+    assert_eq!(world.take_sent(), []);
+    // Such answers are as limited as all errors are.
+    let frame = routed(client, &to_go(6));
+    let told: Vec<String> = (0..2000).map(|_| world.tell("front", &frame)).collect();
+    assert_eq!(told[0], "replied");
+    assert_eq!(told[1999], "dropped rate_limited");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Frames that are nobody's business or not right: dropped, each for its own reason.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use etherparse::{NetSlice, TransportSlice};
 use vipr::director::{Action, DropReason};
 use vipr::wire::{Frame, MacAddr, Offload};
 
 use crate::harness::frames::{Tcp, ipv4, tcp, udp};
-use crate::harness::*;
+use crate::harness::{frames6, *};
 
 /// Recomputes the IPv4 header checksum of a frame that was tampered with.
 fn with_ip_checksum(mut frame: Vec<u8>) -> Vec<u8> {
@@ -145,4 +148,70 @@ fn a_packet_too_big_for_the_back_segment_is_cut_without_df_and_answered_with_it(
     let mut frame = Frame { bytes: &mut bytes, offload };
     let verdict = world.director.handle_frame(world.now, front, &mut frame);
     assert!(matches!(verdict.action, Action::Reply), "{verdict:?}");
+}
+
+/// A checksum that a card was to complete is quoted as it came (nobody looks at it), and all that
+/// is the answer's own is complete.
+#[test]
+fn a_packet_too_big_whose_checksum_is_pending_gets_a_whole_answer() {
+    let small = |toml: &str| {
+        let toml = toml.replace("tap = \"vipr-back\"", "tap = \"vipr-back\"\nmtu = 1400");
+        World::new(&toml)
+    };
+    let data = [0x5a; 1400];
+    let four = Tcp { payload: data.to_vec(), ..tcp(9, "S") }.bytes();
+    let six = frames6::from_client6().tcp(9, 80, "S", &data);
+    for (mut world, packet) in [(small(&web()), four), (small(&frames6::web6()), six)] {
+        world.take_sent();
+        let is_ipv4 = packet[12..14] == [0x08, 0x00];
+        let transport = if is_ipv4 { 34 } else { 54 };
+        let mut bytes = packet.clone();
+        // As Linux leaves it: over the pseudo-header only.
+        bytes[transport + 16..transport + 18].copy_from_slice(&[0x12, 0x34]);
+        let before = bytes.clone();
+        let offload = Offload {
+            checksum_pending: true,
+            checksum_start: transport as u16,
+            checksum_offset: 16,
+            ..Offload::default()
+        };
+        let front = world.segment("front");
+        let mut frame = Frame { bytes: &mut bytes, offload };
+        let verdict = world.director.handle_frame(world.now, front, &mut frame);
+        world.drain();
+        assert!(matches!(verdict.action, Action::Reply), "{verdict:?}");
+        assert_eq!(bytes, before, "what is not forwarded stays");
+        let answer = world.take_one("front");
+        assert_eq!(answer[..12], [CLIENT_MAC.0, FRONT_MAC.0].concat());
+        let sliced = etherparse::SlicedPacket::from_ethernet(&answer).expect("whole");
+        let quote_max = if is_ipv4 { 576 - 28 } else { 1280 - 48 };
+        let quote = &before[14..14 + quote_max];
+        let (from, to, kind) = match (sliced.net.unwrap(), sliced.transport.unwrap()) {
+            (NetSlice::Ipv4(ip), TransportSlice::Icmpv4(icmp)) => {
+                let header = ip.header().to_header();
+                assert_eq!(header.header_checksum, header.calc_header_checksum());
+                let checksum = icmp.icmp_type().calc_checksum(icmp.payload());
+                assert_eq!(icmp.checksum(), checksum);
+                assert_eq!(icmp.payload(), quote);
+                assert_eq!(icmp.bytes5to8(), [0, 0, 5, 0x78]);
+                (header.source.into(), header.destination.into(), icmp.type_u8())
+            }
+            (NetSlice::Ipv6(ip), TransportSlice::Icmpv6(icmp)) => {
+                let header = ip.header();
+                let (from, to) = (header.source_addr(), header.destination_addr());
+                assert!(icmp.is_checksum_valid(from.octets(), to.octets()));
+                assert_eq!(icmp.payload(), quote);
+                assert_eq!(icmp.bytes5to8(), [0, 0, 5, 0x78]);
+                (IpAddr::from(from), IpAddr::from(to), icmp.type_u8())
+            }
+            other => panic!("{other:?}"),
+        };
+        let expected: (IpAddr, IpAddr, u8) = if is_ipv4 {
+            (Ipv4Addr::from(VIP).into(), Ipv4Addr::from(CLIENT).into(), 3)
+        } else {
+            (frames6::VIP6.into(), frames6::CLIENT6.into(), 2)
+        };
+        assert_eq!((from, to, kind), expected);
+        assert_eq!(world.connections().len(), 1, "it was scheduled: the next one may fit");
+    }
 }

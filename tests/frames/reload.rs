@@ -443,3 +443,71 @@ fn a_machine_is_known_by_the_name_and_macs_of_those_that_are_configured_on_it() 
     world.tell("back", &arp_reply(RS1_MAC, RS1, BACK_MAC, BACK_DIP));
     assert!(world.take_events().concat().contains("two"));
 }
+
+#[test]
+fn expire_nodest_holds_from_the_reload_on_that_brings_it() {
+    let plain = web().replacen("mac = \"52:54:00:00:00:11\"\n", "", 1).replace("\"wrr\"", "\"rr\"");
+    let expiring = plain.replace("\"rr\"", "\"rr\"\nexpire_nodest = true");
+    let mut world = World::new(&plain);
+    world.offer("back", &arp_reply(RS1_MAC, RS1, BACK_MAC, BACK_DIP));
+    // Three connections each; of rs1 those that go on when it is gone.
+    for port in 1..=9 {
+        world.tell("front", &tcp(port, "S").bytes());
+        world.tell("front", &tcp(port, "A").bytes());
+    }
+    let of_rs1: Vec<u16> = world
+        .connections()
+        .iter()
+        .filter(|connection| connection.real_server == "rs1")
+        .map(|connection| connection.client_port)
+        .collect();
+    let [first, second, third] = of_rs1[..] else { panic!("{of_rs1:?}") };
+    for _ in 0..300 {
+        if world.status().services[0].real_servers[0].state == RealServerState::Down {
+            break;
+        }
+        world.tell("front", &tcp(first, "A").bytes());
+        world.advance(Duration::from_secs(1));
+    }
+    assert_eq!(world.tell("front", &tcp(first, "A").bytes()), "forwarded rs1");
+    apply(&mut world, &expiring);
+    assert_eq!(world.connections().len(), 9, "each goes with its next packet");
+    assert_eq!(world.tell("front", &tcp(first, "A").bytes()), "replied", "a reset");
+    assert_eq!(world.connections().len(), 8);
+    let again = world.tell("front", &tcp(second, "S").bytes());
+    assert!(["forwarded rs2", "forwarded rs3"].contains(&&*again), "{again}: scheduled anew");
+    apply(&mut world, &plain);
+    assert_eq!(world.tell("front", &tcp(third, "A").bytes()), "forwarded rs1", "no longer");
+}
+
+#[test]
+fn a_real_server_that_is_given_more_room_has_room_at_once() {
+    let limited = |upper: u32, lower: u32| {
+        let thresholds =
+            format!("weight = 4\nupper_threshold = {upper}\nlower_threshold = {lower}");
+        web().replace("weight = 4", &thresholds).replace("\"wrr\"", "\"fo\"")
+    };
+    let mut world = World::new(&limited(2, 1));
+    let mut port = 0;
+    let mut open = |world: &mut World| {
+        port += 1;
+        world.tell("front", &tcp(port, "S").bytes())
+    };
+    assert_eq!([(); 3].map(|()| open(&mut world)), ["rs1", "rs1", "rs2"].map(forwarded));
+    let state = |world: &mut World| world.status().services[0].real_servers[0].state;
+    assert_eq!(state(&mut world), RealServerState::Overloaded);
+    // The lower threshold alone has no say here: two connections are not below it.
+    apply(&mut world, &limited(4, 1));
+    assert_eq!([(); 3].map(|()| open(&mut world)), ["rs1", "rs1", "rs2"].map(forwarded));
+    // As much room as before is none, less is none either, and without a threshold there is.
+    for toml in [limited(4, 2), limited(3, 2)] {
+        apply(&mut world, &toml);
+        assert_eq!(state(&mut world), RealServerState::Overloaded);
+    }
+    apply(&mut world, &limited(0, 0));
+    assert_eq!(open(&mut world), forwarded("rs1"));
+}
+
+fn forwarded(name: &str) -> String {
+    format!("forwarded {name}")
+}

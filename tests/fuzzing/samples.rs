@@ -49,6 +49,14 @@ pub fn configurations() -> Vec<String> {
         ),
         with(&[]),
         format!("{router}{}{}", segments6(), of_both_families()),
+        with(&[service(
+            "s0",
+            "tcp",
+            "\"any\"",
+            "scheduler = \"lblcr\"\nquorum = 3\nexpire_quiescent = true\nexpire_nodest = true\n\
+             persistence = { timeout = \"1m\", netmask = 16 }\n[service.sorry_server]\n\
+             name = \"rs3\"\naddress = \"10.0.0.13\"\n",
+        )]),
     ]
 }
 
@@ -133,6 +141,8 @@ fn of_ipv6() -> Vec<Vec<u8>> {
     all.push(from_client6().fragment(17, 9, 0, true, &datagram[..16]));
     all.push(from_client6().fragment(17, 9, 16, false, &datagram[16..]));
     all.push(from_client6().raw(0, &[6, 0, 5, 2, 0, 0, 1, 0]));
+    let behind_a_route = [&[6, 0, 4, 1, 0, 0, 0, 0], &from_client6().tcp(1, 80, "S", b"")[54..]];
+    all.push(from_client6().raw(43, &behind_a_route.concat()));
     for target in [VIP6, FRONT_DIP6] {
         all.push(solicitation(CLIENT_MAC, CLIENT6, target));
         all.push(solicitation(CLIENT_MAC, NOBODY, target));

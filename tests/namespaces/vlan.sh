@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A trunk: both segments on one TAP, as VLANs 10 and 20. A switch in user space (this machine's
-# kernel need not know VLANs) gives the client and the real servers their VLANs untagged.
+# A trunk: both segments on one TAP, as VLANs 10 and 20, with a service of IPv4 and one of IPv6. A
+# switch in user space (this machine's kernel need not know VLANs) gives the client and the real
+# servers their VLANs untagged.
 set -euo pipefail
 # shellcheck source=vm/lab.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../vm/lab.sh"
@@ -50,15 +51,31 @@ ip -n director link set sw-trunk master br-trunk up
 ip -n director link set sw-front master br-vip up
 ip -n director link set sw-back master br-backend up
 
+lab_up_ipv6
+
 config=$LAB_DIR/vipr.toml
-sed 's/^tap = "vipr-front"$/tap = "vipr-trunk"\nvlan = 10/
-    s/^tap = "vipr-back"$/tap = "vipr-trunk"\nvlan = 20/
-    s/^bridge = .*/bridge = "br-trunk"/' "$(lab_config)" >"$config"
+{ lab_config_ipv6 | sed 's/^name = "web"/name = "web6"/' && sed -n '/^\[\[service\]\]/,$p' "$(lab_config)"; } |
+    sed 's/^tap = "vipr-front"$/tap = "vipr-trunk"\nvlan = 10/
+        s/^tap = "vipr-back"$/tap = "vipr-trunk"\nvlan = 20/
+        s/^bridge = .*/bridge = "br-trunk"/' >"$config"
 lab_vipr_start "$config"
+listens() {
+    bridge -n director mdb show dev br-vip | grep -q "port sw-front grp ff02::1:ff00:10 "
+}
+lab_wait 10 "the clients' bridge to know that vipr listens, by a tagged report" listens
+# Until its first query has been answered a bridge passes everything on to everyone.
+sleep 1.5
 lab_capture trunk director vipr-trunk
 
 lab_expect "answers by real server" "$(lab_requests 60 | lab_tally)" "30 rs1, 20 rs2, 10 rs3"
 lab_expect "the client's MAC for the VIP" "$(lab_client_arp "$VIP")" "$DIRECTOR_FRONT_MAC"
+lab_expect "answers over IPv6" "$(lab_in client curl -sS --max-time 20 --connect-timeout 5 \
+    -H 'Connection: close' "http://[$VIP6]/?[1-60]" | lab_tally)" "30 rs1, 20 rs2, 10 rs3"
+lab_expect "the client's MAC for the VIP of IPv6" \
+    "$(lab_in client ip -6 neigh show "$VIP6" dev front | sed -n 's/.* lladdr \([^ ]*\).*/\1/p')" \
+    "$DIRECTOR_FRONT_MAC"
+lab_expect "ping over IPv6" \
+    "$(lab_in client ping -6 -c 2 -i 0.2 -W 2 -s 1400 "$VIP6" | grep -o '[0-9]* received')" "2 received"
 head -c 3000000 /dev/urandom >"$LAB_DIR/upload"
 for number in "${REAL_SERVERS[@]}"; do mkdir -p "$LAB_DIR/rs$number/www/upload"; done
 lab_expect "a large upload (HTTP 201)" "$(lab_in client curl -sS --max-time 60 -o "$LAB_DIR/out" \
@@ -68,6 +85,13 @@ lab_capture_stop
 
 lab_expect "frames to the VIP without a tag" \
     "$(($(lab_count trunk "ip dst $VIP") + $(lab_count trunk "ip src $VIP")))" 0
+lab_expect "frames of IPv6 without a tag, but for the host's own" \
+    "$(lab_count trunk "ip6 and (host $VIP6 or ether src $DIRECTOR_FRONT_MAC or ether src $DIRECTOR_BACK_MAC)")" 0
+requests=$(lab_count trunk "vlan 10 and ip6 dst $VIP6 and tcp")
+lab_expect "frames of IPv6 in with tag 10 and out with tag 20" \
+    "$((requests > 100)) $(lab_count trunk "vlan 20 and ip6 dst $VIP6 and tcp")" "1 $requests"
+lab_expect "solicitations answered with the tag they came with" \
+    "$(($(lab_count trunk "vlan 10 and ether src $DIRECTOR_FRONT_MAC and icmp6 and ip6[40] = 136") > 0))" 1
 requests=$(lab_count trunk "vlan 10 and ip dst $VIP")
 forwarded=$(lab_count trunk "vlan 20 and ip dst $VIP")
 lab_expect "frames in with tag 10 and out with tag 20" "$((requests > 100))" 1

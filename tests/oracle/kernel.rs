@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::{sleep, yield_now};
 use std::time::{Duration, Instant};
@@ -17,10 +17,11 @@ use vipr::port::{Batch, Port, TapConfig, TapPort};
 use vipr::wire::Offload;
 
 use super::harness::frames::FrameBuilder;
+use super::harness::frames6::Packet6;
 use super::harness::{CLIENT_MAC, FRONT_MAC};
 use super::record::{Check, Record};
-use super::scenarios::{self, Changes, Scenario};
-use super::trace::{Op, PORT, Packet, rip, trace, vip};
+use super::scenarios::{Changes, Scenario};
+use super::trace::{FIN_WAIT_SECONDS, Family, Op, PAUSE, PORT, Packet, labelled, trace};
 
 const BURST: usize = 32;
 /// Real servers of a trace, over all its time.
@@ -28,10 +29,13 @@ const SERVERS_MAX: u8 = 70;
 /// Of the packet that is routed past IPVS.
 const MARK: u16 = 0xFFFF;
 const PAST_IPVS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 250);
-/// Shorter than the shortest timeout that a trace meets (CLOSE).
+const PAST_IPVS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 0xfa);
+/// Shorter than the shortest timeout that a trace meets without pauses (CLOSE).
 const RUN_MAX: Duration = Duration::from_secs(9);
+/// Between two pauses no connection may expire.
+const BUSY_MAX: Duration = Duration::from_millis(1000 * FIN_WAIT_SECONDS as u64 - 200);
 const TRIES_MAX: usize = 4;
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// The kernel removes a connection whose port is used again with its next tick.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -39,7 +43,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// too long, on a machine that had other things to do, is tried again.
 pub fn run_each() {
     let program = std::env::current_exe().expect("this program");
-    for scenario in scenarios::all() {
+    for scenario in super::of_this_run() {
         let recorded = (0..TRIES_MAX).any(|_| {
             let status = Command::new("unshare")
                 .arg("--net")
@@ -59,6 +63,7 @@ pub fn record(scenario: &Scenario) -> Record {
     let mut record = Record::new(kernel.trim().to_owned());
     let mut burst: Vec<Packet> = Vec::new();
     let started = Instant::now();
+    let (mut paused, mut busy_since) = (Duration::ZERO, started);
     for op in trace(scenario) {
         if let Op::Packet(packet) = op {
             burst.push(packet);
@@ -70,11 +75,18 @@ pub fn record(scenario: &Scenario) -> Record {
         match op {
             Op::Packet(_) => {}
             Op::Check => record.check(&guest.check()),
+            Op::Pause => {
+                let busy = busy_since.elapsed();
+                assert!(busy < BUSY_MAX, "{}: {busy:?} between two pauses", scenario.name);
+                sleep(PAUSE);
+                paused += PAUSE;
+                busy_since = Instant::now();
+            }
             other => guest.change(other),
         }
     }
     guest.offer(&mut burst, &mut record);
-    let took = started.elapsed();
+    let took = started.elapsed() - paused;
     println!("{}: {} packets in {took:.1?}", scenario.name, record.packets());
     assert!(took < RUN_MAX, "{}: connections may have timed out", scenario.name);
     record
@@ -96,6 +108,11 @@ impl Guest<'_> {
                 .unwrap_or_else(|error| panic!("{error}"))
         };
         let (front, back) = (open("front"), open("back"));
+        // The port keeps the host's IPv6 off its TAPs; here the host is who is asked.
+        for device in ["front", "back"] {
+            let key = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+            fs::write(&key, "0").expect(&key);
+        }
         let front_mac = FRONT_MAC.to_string();
         for words in [
             &["link", "set", "lo", "up"][..],
@@ -103,15 +120,27 @@ impl Guest<'_> {
             &["address", "add", "192.0.2.2/24", "dev", "front"],
             &["address", "add", "10.0.0.1/24", "dev", "back"],
             &["route", "replace", "default", "via", "192.0.2.1", "dev", "front"],
+            &["address", "add", "2001:db8:0:1::2/64", "dev", "front", "nodad"],
+            &["address", "add", "2001:db8:0:2::1/64", "dev", "back", "nodad"],
+            &["-6", "route", "replace", "default", "via", "2001:db8:0:1::1", "dev", "front"],
         ] {
             run("ip", words);
         }
         know_neighbors();
         for number in 0..scenario.vips {
-            run("ip", &["address", "replace", &format!("{}/32", vip(number)), "dev", "lo"]);
+            let vip = scenario.family.vip(number);
+            let prefix = if vip.is_ipv4() { 32 } else { 128 };
+            run("ip", &["address", "replace", &format!("{vip}/{prefix}"), "dev", "lo"]);
         }
-        for (key, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "0")] {
-            fs::write(format!("/proc/sys/net/ipv4/{key}"), value).expect(key);
+        for (key, value) in [
+            ("ipv4/ip_forward", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv6/conf/all/forwarding", "1"),
+        ] {
+            fs::write(format!("/proc/sys/net/{key}"), value).expect(key);
+        }
+        if scenario.pauses {
+            run("ipvsadm", &["--set", "0", &FIN_WAIT_SECONDS.to_string(), "0"]);
         }
         let expire = scenario.changes == Changes::Members;
         fs::write("/proc/sys/net/ipv4/vs/conn_reuse_mode", "2").expect("conn_reuse_mode");
@@ -140,7 +169,10 @@ impl Guest<'_> {
                 lines += &format!(" -b {flags}");
             }
             if let Some((timeout, netmask)) = self.scenario.persistence {
-                let mask = Ipv4Addr::from_bits(u32::MAX << (32 - netmask));
+                let mask = match self.scenario.family {
+                    Family::V4 => Ipv4Addr::from_bits(u32::MAX << (32 - netmask)).to_string(),
+                    Family::V6 => netmask.to_string(),
+                };
                 lines += &format!(" -p {timeout} -M {mask}");
             }
             lines.push('\n');
@@ -181,18 +213,19 @@ impl Guest<'_> {
 
     fn service(&self, number: u8) -> String {
         let protocol = if self.scenario.udp { "-u" } else { "-t" };
-        format!("{protocol} {}:{PORT}", vip(number))
+        format!("{protocol} {}", at_port(self.scenario.family.vip(number)))
     }
 
     fn server_line(&self, order: &str, number: u8, server: u8, weight: Option<u32>) -> String {
         let service = self.service(number);
-        let address = rip(server);
+        let address = at_port(self.scenario.family.rip(server));
         match weight {
             Some(weight) => {
                 let upper = self.scenario.upper_threshold(server);
-                format!("{order} {service} -r {address}:{PORT} -g -w {weight} -x {upper}\n")
+                let lower = self.scenario.lower_threshold(server);
+                format!("{order} {service} -r {address} -g -w {weight} -x {upper} -y {lower}\n")
             }
-            None => format!("{order} {service} -r {address}:{PORT}\n"),
+            None => format!("{order} {service} -r {address}\n"),
         }
     }
 
@@ -201,7 +234,7 @@ impl Guest<'_> {
             Op::Weight { server, weight } => ("-e", server, Some(weight)),
             Op::Remove { server } => ("-d", server, None),
             Op::Add { server, weight } => ("-a", server, Some(weight)),
-            Op::Packet(_) | Op::Check => return,
+            Op::Packet(_) | Op::Check | Op::Pause => return,
         };
         match op {
             Op::Add { server, weight } => self.members.push((server, weight)),
@@ -211,7 +244,7 @@ impl Guest<'_> {
                     member.1 = weight;
                 }
             }
-            Op::Packet(_) | Op::Check => {}
+            Op::Packet(_) | Op::Check | Op::Pause => {}
         }
         let lines: String = (0..self.scenario.vips)
             .map(|number| self.server_line(order, number, server, weight))
@@ -225,11 +258,9 @@ impl Guest<'_> {
             return;
         }
         for (number, packet) in (1..).zip(burst.iter()) {
-            self.send(&packet.frame(number));
+            self.send(&packet.frame(self.scenario.family, number));
         }
-        let mark =
-            FrameBuilder::new((CLIENT_MAC, Ipv4Addr::new(198, 51, 100, 1)), (FRONT_MAC, PAST_IPVS));
-        self.send(&mark.identified(MARK).udp(9, 9, b""));
+        self.send(&mark(self.scenario.family));
         let mut chosen: HashMap<u16, u8> = HashMap::new();
         let started = Instant::now();
         let mut through = false;
@@ -238,11 +269,12 @@ impl Guest<'_> {
             self.batch.clear();
             self.back.receive(&mut self.batch).expect("the TAP of the real servers");
             for frame in self.batch.iter().filter(|frame| frame.len() >= 34) {
-                let identification = u16::from_be_bytes([frame[18], frame[19]]);
-                match identification {
-                    _ if frame[12..14] != [0x08, 0x00] => {}
-                    MARK => through = true,
-                    known => assert_eq!(chosen.insert(known, frame[5]), None, "forwarded twice"),
+                match number_of(frame, self.scenario.family) {
+                    None => {}
+                    Some(MARK) => through = true,
+                    Some(known) => {
+                        assert_eq!(chosen.insert(known, frame[5]), None, "forwarded twice");
+                    }
                 }
             }
             // Replies to clients; what they are does not matter.
@@ -291,7 +323,7 @@ impl Guest<'_> {
         let ["TCP" | "UDP", client, port, vip, _, to, _, state, ..] = words[..] else {
             return None;
         };
-        let server = address(to).octets()[3].wrapping_sub(11);
+        let server = last_octet(address(to)).wrapping_sub(11);
         let is_member = self.members.iter().any(|(member, _)| *member == server);
         let port = u16::from_str_radix(port, 16).expect("a port");
         // Templates have none.
@@ -302,13 +334,19 @@ impl Guest<'_> {
 
 /// The MACs of all stations there can be, so that none is asked for.
 fn know_neighbors() {
-    let neighbor = |address: Ipv4Addr, mac: String, device: &str| {
+    let neighbor = |address: IpAddr, mac: String, device: &str| {
         format!("neigh replace {address} lladdr {mac} nud permanent dev {device}\n")
     };
-    let mut lines = neighbor(Ipv4Addr::new(192, 0, 2, 1), CLIENT_MAC.to_string(), "front");
-    lines += &neighbor(PAST_IPVS, "52:54:00:00:00:fa".to_owned(), "back");
+    let mut lines = neighbor(Ipv4Addr::new(192, 0, 2, 1).into(), CLIENT_MAC.to_string(), "front");
+    let router6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
+    lines += &neighbor(router6.into(), CLIENT_MAC.to_string(), "front");
+    for past in [PAST_IPVS.into(), PAST_IPVS6.into()] {
+        lines += &neighbor(past, "52:54:00:00:00:fa".to_owned(), "back");
+    }
     for server in 0..SERVERS_MAX {
-        lines += &neighbor(rip(server), format!("52:54:00:00:00:{server:02x}"), "back");
+        for family in [Family::V4, Family::V6] {
+            lines += &neighbor(family.rip(server), format!("52:54:00:00:00:{server:02x}"), "back");
+        }
     }
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
@@ -319,13 +357,55 @@ fn know_neighbors() {
     assert!(ip.wait().expect("it ends").success(), "ip -batch:\n{lines}");
 }
 
-/// `C000020A:0050`.
-fn endpoint(text: &str) -> Ipv4Addr {
-    address(text.split(':').next().unwrap_or(text))
+/// The packet that is routed past IPVS.
+fn mark(family: Family) -> Vec<u8> {
+    match family {
+        Family::V4 => {
+            let from = Ipv4Addr::new(198, 51, 100, 1);
+            let builder = FrameBuilder::new((CLIENT_MAC, from), (FRONT_MAC, PAST_IPVS));
+            builder.identified(MARK).udp(9, 9, b"")
+        }
+        Family::V6 => {
+            let (macs, source) =
+                ((CLIENT_MAC, FRONT_MAC), Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 7));
+            let packet = Packet6 { macs, source, destination: PAST_IPVS6, hop_limit: 61 };
+            labelled(MARK, packet.udp(9, 9, b""))
+        }
+    }
 }
 
-fn address(text: &str) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::from_str_radix(text, 16).expect("an address in hexadecimal"))
+/// The number of a packet that came through. The guest has packets of its own in IPv6.
+fn number_of(frame: &[u8], family: Family) -> Option<u16> {
+    let at = match (family, [frame[12], frame[13]]) {
+        (Family::V4, [0x08, 0x00]) => 18,
+        (Family::V6, [0x86, 0xdd]) if matches!(frame[20], 6 | 17) => 16,
+        _ => return None,
+    };
+    Some(u16::from_be_bytes([frame[at], frame[at + 1]]))
+}
+
+fn at_port(address: IpAddr) -> String {
+    SocketAddr::new(address, PORT).to_string()
+}
+
+/// `C000020A:0050` or `[2001:0db8:…:000a]:0050`.
+fn endpoint(text: &str) -> IpAddr {
+    let (host, _port) = text.rsplit_once(':').expect("a port");
+    address(host.trim_start_matches('[').trim_end_matches(']'))
+}
+
+fn address(text: &str) -> IpAddr {
+    match text.parse::<Ipv6Addr>() {
+        Ok(address) => address.into(),
+        Err(_) => Ipv4Addr::from_bits(u32::from_str_radix(text, 16).expect("hexadecimal")).into(),
+    }
+}
+
+fn last_octet(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
 }
 
 /// The same in reads of this length: where one ends, the kernel forgets a connection at times.
@@ -367,13 +447,14 @@ fn table() -> Vec<Line> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["TCP" | "UDP", at, scheduler, ..] => {
-                service = (endpoint(at).octets()[3] - 10) / 7;
+                service = (last_octet(endpoint(at)) - 10) / 7;
                 table.push(Line::Service { scheduler: scheduler.to_owned() });
             }
-            ["->", at, _, weight, active, inactive] if at.len() == 13 => {
+            // The heading does not.
+            ["->", at, _, weight, active, inactive] if at.ends_with(&format!(":{PORT:04X}")) => {
                 table.push(Line::Server {
                     vip: service,
-                    server: endpoint(at).octets()[3] - 11,
+                    server: last_octet(endpoint(at)) - 11,
                     weight: number(weight),
                     active: number(active),
                     inactive: number(inactive),

@@ -86,6 +86,7 @@ impl Record {
     pub fn differences(&self, other: &Record) -> Vec<String> {
         let mut found = Vec::new();
         assert_eq!(self.packets(), other.packets(), "records of one trace");
+        assert_eq!(self.checks(), other.checks(), "records of one trace");
         let mut packet = 0;
         for (part, others) in self.parts.iter().zip(&other.parts) {
             for (one, another) in part.choices.chars().zip(others.choices.chars()) {
@@ -107,7 +108,9 @@ impl Record {
     pub fn write(&self, directory: &Path, scenario: &Scenario) {
         let ops = trace(scenario);
         let mut text = format!("trace {:016x}\nkernel {}\n", fingerprint(&ops), self.kernel);
-        for part in self.parts.iter().filter(|part| !part.choices.is_empty()) {
+        // The last one has nothing yet; one between two check-points has no packets.
+        let is_there = |part: &&Part| !part.choices.is_empty() || !part.check.is_empty();
+        for part in self.parts.iter().filter(is_there) {
             let _ = writeln!(text, "{}\n{}", part.choices, part.check);
         }
         let path = directory.join(scenario.name).with_extension("txt");

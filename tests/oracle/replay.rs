@@ -6,10 +6,11 @@ use std::time::Duration;
 use vipr::director::{Action, connections::ConnectionState};
 use vipr::wire::Frame;
 
-use super::harness::{SEGMENTS, World, snapshot};
+use super::harness::frames6::segments6;
+use super::harness::{World, snapshot};
 use super::record::{Check, Record};
 use super::scenarios::{Changes, Scenario};
-use super::trace::{Op, PORT, rip, trace, vip};
+use super::trace::{FIN_WAIT_SECONDS, Op, PAUSE, PORT, trace};
 
 /// Between two packets: all of a trace passes before the first timeout does.
 const INTERVAL: Duration = Duration::from_micros(100);
@@ -28,7 +29,7 @@ fn record(scenario: &Scenario) -> Record {
         match op {
             Op::Packet(packet) => {
                 world.advance(INTERVAL);
-                let mut frame = packet.frame(1);
+                let mut frame = packet.frame(scenario.family, 1);
                 let frame = &mut Frame::plain(&mut frame);
                 let verdict = world.director.handle_frame(world.now, front, frame);
                 while world.director.poll_transmit().is_some() {}
@@ -40,6 +41,10 @@ fn record(scenario: &Scenario) -> Record {
             }
             Op::Check => {
                 record.check(&check(&mut world, &members));
+                continue;
+            }
+            Op::Pause => {
+                world.advance(PAUSE);
                 continue;
             }
             Op::Weight { server, weight } => {
@@ -57,14 +62,17 @@ fn record(scenario: &Scenario) -> Record {
 }
 
 fn configuration(scenario: &Scenario, members: &[(u8, u32)]) -> String {
-    let mut toml = SEGMENTS.to_owned();
+    let mut toml = segments6();
+    if scenario.pauses {
+        let _ = writeln!(toml, "[timeouts]\ntcp_fin_wait = {FIN_WAIT_SECONDS}");
+    }
     for number in 0..scenario.vips {
         let protocol = if scenario.udp { "udp" } else { "tcp" };
         let _ = write!(
             toml,
             "\n[[service]]\nname = \"{number}\"\nvip = \"{}\"\nprotocol = \"{protocol}\"\n\
              ports = {PORT}\nscheduler = \"{}\"\n",
-            vip(number),
+            scenario.family.vip(number),
             scenario.scheduler
         );
         if let Some((options, _)) = scenario.options {
@@ -77,13 +85,15 @@ fn configuration(scenario: &Scenario, members: &[(u8, u32)]) -> String {
             toml += "on_removal = \"reset\"\n";
         }
         for (server, weight) in members {
-            let address = rip(*server);
+            let address = scenario.family.rip(*server);
             let mac = format!("52:54:00:00:00:{server:02x}");
             let _ = write!(
                 toml,
                 "[[service.real_server]]\nname = \"rs{server}\"\naddress = \"{address}\"\n\
-                 mac = \"{mac}\"\nweight = {weight}\nupper_threshold = {}\n",
-                scenario.upper_threshold(*server)
+                 mac = \"{mac}\"\nweight = {weight}\nupper_threshold = {}\n\
+                 lower_threshold = {}\n",
+                scenario.upper_threshold(*server),
+                scenario.lower_threshold(*server)
             );
         }
     }

@@ -1,5 +1,7 @@
 //! What is compared: services and what is done to them.
 
+use super::trace::Family;
+
 /// A service (or several alike on VIPs of their own) and a trace for it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -14,10 +16,13 @@ pub struct Scenario {
     /// Seconds and prefix length.
     pub persistence: Option<(u32, u8)>,
     pub udp: bool,
-    /// Connections end as soon as they are open, but for a few: many are inactive.
-    pub brief: bool,
-    /// Real servers have upper thresholds, and all of them come to theirs.
-    pub limits: bool,
+    pub family: Family,
+    /// Connections end as soon as they are open, but for one of so many: many are inactive.
+    pub brief: Option<u64>,
+    /// Real servers have thresholds, and all of them come to the upper one.
+    pub limits: Limits,
+    /// From time to time, closing connections are given the time to expire.
+    pub pauses: bool,
     /// Whether clients use the port of a connection that has ended again.
     ///
     /// The kernel chooses for the new connection while the old one still counts, and removes it
@@ -30,8 +35,22 @@ pub struct Scenario {
 impl Scenario {
     /// The upper threshold of a real server; 0 for none.
     pub fn upper_threshold(&self, server: u8) -> u32 {
-        if self.limits { 60 + 20 * u32::from(server) } else { 0 }
+        if self.limits == Limits::None { 0 } else { 60 + 20 * u32::from(server) }
     }
+
+    /// The lower threshold of a real server; 0 for none.
+    pub fn lower_threshold(&self, server: u8) -> u32 {
+        if self.limits == Limits::UpperAndLower { 20 + 15 * u32::from(server) } else { 0 }
+    }
+}
+
+/// Which thresholds real servers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limits {
+    None,
+    /// Clear again below three quarters of it.
+    Upper,
+    UpperAndLower,
 }
 
 /// What changes on the way.
@@ -54,16 +73,26 @@ pub fn all() -> Vec<Scenario> {
         changes: Changes::Weights,
         persistence: None,
         udp: false,
-        brief: false,
-        limits: false,
+        family: Family::V4,
+        brief: None,
+        limits: Limits::None,
+        pauses: false,
         reuse: true,
         packets: 5_000,
         seed: 1,
     };
     let members = |scenario: Scenario| Scenario { changes: Changes::Members, seed: 2, ..scenario };
     let by_inactive = |scenario: Scenario| Scenario { reuse: false, ..scenario };
-    let brief = |scenario: Scenario| Scenario { brief: true, ..by_inactive(scenario) };
-    let limited = |scenario: Scenario| Scenario { limits: true, ..by_inactive(scenario) };
+    let brief = |scenario: Scenario| Scenario { brief: Some(30), ..by_inactive(scenario) };
+    let limited = |scenario: Scenario| Scenario { limits: Limits::Upper, ..by_inactive(scenario) };
+    // So many stay open that in the end some do not come below their threshold any more.
+    let relaxing = |limits, open, scenario: Scenario| Scenario {
+        limits,
+        pauses: true,
+        brief: Some(open),
+        ..by_inactive(scenario)
+    };
+    let v6 = |scenario: Scenario| Scenario { family: Family::V6, ..scenario };
     let with = |toml, flags, scenario: Scenario| Scenario {
         options: Some((toml, flags)),
         seed: 3,
@@ -121,5 +150,28 @@ pub fn all() -> Vec<Scenario> {
         members(by_inactive(scenario("lblc-members", "lblc", &mixed))),
         by_inactive(scenario("lblcr", "lblcr", &[40, 90, 200, 30, 70, 0])),
         members(by_inactive(scenario("lblcr-members", "lblcr", &mixed))),
+        relaxing(Limits::Upper, 2, scenario("rr-relaxing", "rr", &[1, 1, 1])),
+        relaxing(Limits::UpperAndLower, 4, scenario("rr-lower", "rr", &[1, 1, 1])),
+        relaxing(Limits::UpperAndLower, 4, scenario("wlc-lower", "wlc", &[3, 2, 4])),
+        v6(scenario("rr-v6", "rr", &mixed)),
+        Scenario { udp: true, ..v6(scenario("rr-udp-v6", "rr", &mixed)) },
+        v6(scenario("wrr-v6", "wrr", &mixed)),
+        Scenario {
+            persistence: Some((300, 64)),
+            ..v6(scenario("wrr-persistent-v6", "wrr", &mixed))
+        },
+        v6(by_inactive(scenario("lc-v6", "lc", &mixed))),
+        v6(scenario("sh-v6", "sh", &mixed)),
+        v6(members(scenario("sh-members-v6", "sh", &mixed))),
+        with("{ port = true, fallback = true }", "sh-port,sh-fallback", {
+            v6(scenario("sh-port-fallback-v6", "sh", &mixed))
+        }),
+        Scenario { vips: 12, ..v6(scenario("dh-v6", "dh", &mixed)) },
+        v6(scenario("mh-v6", "mh", &mixed)),
+        v6(members(scenario("mh-members-v6", "mh", &[10, 300, 20, 4000, 100, 0]))),
+        with("{ port = true, fallback = true }", "mh-port,mh-fallback", {
+            v6(scenario("mh-port-fallback-v6", "mh", &mixed))
+        }),
+        v6(by_inactive(scenario("lblc-v6", "lblc", &[40, 90, 200, 30, 70, 0]))),
     ]
 }

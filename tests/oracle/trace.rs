@@ -1,9 +1,11 @@
 //! Packets and changes, from a seed.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use super::harness::frames::FrameBuilder;
+use super::harness::frames6::Packet6;
 use super::harness::{CLIENT_MAC, FRONT_MAC};
 use super::scenarios::{Changes, Scenario};
 
@@ -16,19 +18,36 @@ const CHECK_EVERY: usize = 500;
 const REST: usize = 500;
 /// Packets between two changes, on average.
 const CHANGE_EVERY: u64 = 150;
+/// Packets between two pauses; in [`PAUSE`] those that are closing expire.
+const PAUSE_EVERY: usize = 1250;
+pub const PAUSE: Duration = Duration::from_secs(16);
+/// The timeout of closing connections where there are pauses: longer than the packets between two
+/// of them take.
+pub const FIN_WAIT_SECONDS: u32 = 15;
 pub const PORT: u16 = 80;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Packet(Packet),
-    Weight { server: u8, weight: u32 },
-    Remove { server: u8 },
-    Add { server: u8, weight: u32 },
+    Weight {
+        server: u8,
+        weight: u32,
+    },
+    Remove {
+        server: u8,
+    },
+    Add {
+        server: u8,
+        weight: u32,
+    },
+    /// Nothing happens for [`PAUSE`].
+    Pause,
     Check,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// In terms of IPv4: [`Family::client`] says who that is.
     pub client: Ipv4Addr,
     pub port: u16,
     pub vip: u8,
@@ -36,25 +55,87 @@ pub struct Packet {
     pub flags: Option<&'static str>,
 }
 
-pub fn vip(number: u8) -> Ipv4Addr {
-    // Far apart, for those who hash them.
-    Ipv4Addr::new(192, 0, 2, 10 + 7 * number)
+/// Which addresses a trace's stations have. The last octet says who it is in either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
 }
 
-pub fn rip(server: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, 11 + server)
+impl Family {
+    pub fn vip(self, number: u8) -> IpAddr {
+        // Far apart, for those who hash them.
+        let last = 10 + 7 * number;
+        match self {
+            Family::V4 => Ipv4Addr::new(192, 0, 2, last).into(),
+            Family::V6 => of_words([1, scattered(number.into(), 5), last.into()]),
+        }
+    }
+
+    pub fn rip(self, server: u8) -> IpAddr {
+        let last = 11 + server;
+        match self {
+            Family::V4 => Ipv4Addr::new(10, 0, 0, last).into(),
+            Family::V6 => of_words([2, 0, last.into()]),
+        }
+    }
+
+    /// A client's address. In IPv6 no word of it is the same for all but the first, so that each
+    /// counts in a hash; those who share 24 bits in IPv4 share 64.
+    pub fn client(self, client: Ipv4Addr) -> IpAddr {
+        let bits = client.to_bits();
+        match self {
+            Family::V4 => client.into(),
+            Family::V6 => of_words([scattered(bits >> 8, 3) | 1 << 31, scattered(bits, 7), bits]),
+        }
+    }
+}
+
+/// In 2001:db8::/32.
+fn of_words(words: [u32; 3]) -> IpAddr {
+    let bits = words.iter().fold(0x2001_0db8_u128, |bits, word| bits << 32 | u128::from(*word));
+    Ipv6Addr::from_bits(bits).into()
+}
+
+/// Another number for each number.
+const fn scattered(number: u32, turn: u32) -> u32 {
+    number.wrapping_mul(0x9E37_79B1).rotate_left(turn)
 }
 
 impl Packet {
-    /// As it is on the wire, with an identification to know it by.
-    pub fn frame(&self, identification: u16) -> Vec<u8> {
-        let builder = FrameBuilder::new((CLIENT_MAC, self.client), (FRONT_MAC, vip(self.vip)))
-            .identified(identification);
-        match self.flags {
-            Some(flags) => builder.tcp(self.port, PORT, flags, b""),
-            None => builder.udp(self.port, PORT, b"?"),
+    /// As it is on the wire, with a number to know it by: the identification of IPv4, the flow
+    /// label of IPv6.
+    pub fn frame(&self, family: Family, number: u16) -> Vec<u8> {
+        let (client, vip) = (family.client(self.client), family.vip(self.vip));
+        match (client, vip) {
+            (IpAddr::V4(client), IpAddr::V4(vip)) => {
+                let builder = FrameBuilder::new((CLIENT_MAC, client), (FRONT_MAC, vip));
+                let builder = builder.identified(number);
+                match self.flags {
+                    Some(flags) => builder.tcp(self.port, PORT, flags, b""),
+                    None => builder.udp(self.port, PORT, b"?"),
+                }
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let macs = (CLIENT_MAC, FRONT_MAC);
+                let packet = Packet6 { macs, source, destination, hop_limit: 61 };
+                labelled(
+                    number,
+                    match self.flags {
+                        Some(flags) => packet.tcp(self.port, PORT, flags, b""),
+                        None => packet.udp(self.port, PORT, b"?"),
+                    },
+                )
+            }
+            _ => unreachable!("both are of one family"),
         }
     }
+}
+
+/// The frame of IPv6 with this flow label, which no checksum covers.
+pub fn labelled(number: u16, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[16..18].copy_from_slice(&number.to_be_bytes());
+    frame
 }
 
 /// Xorshift64* (Vigna 2016).
@@ -128,6 +209,9 @@ pub fn trace(scenario: &Scenario) -> Vec<Op> {
         if count % CHECK_EVERY == 0 {
             ops.push(Op::Check);
         }
+        if scenario.pauses && count % PAUSE_EVERY == 0 && count < scenario.packets {
+            ops.extend([Op::Pause, Op::Check]);
+        }
     }
     ops
 }
@@ -174,8 +258,8 @@ impl Generator<'_> {
             let flow = if again { self.any() } else { self.open() };
             return self.packet_of(self.flows[flow], None);
         }
-        if self.scenario.brief {
-            return self.brief_packet();
+        if let Some(share) = self.scenario.brief {
+            return self.brief_packet(share);
         }
         let kind = self.random.below(100);
         if kind < 30 || self.flows.len() < 10 {
@@ -215,12 +299,12 @@ impl Generator<'_> {
         self.packet_of(flow, Some(flags))
     }
 
-    /// Of connections one after the other. One of thirty stays open.
-    fn brief_packet(&mut self) -> Packet {
+    /// Of connections one after the other. One of so many stays open.
+    fn brief_packet(&mut self, share: u64) -> Packet {
         let last = self.flows.len().wrapping_sub(1);
         let (flags, stage) = match self.flows.last().map(|flow| flow.stage) {
             Some(Stage::Opening) => ("A", Stage::Open),
-            Some(Stage::Open) if self.random.below(30) > 0 => ("FA", Stage::Ended),
+            Some(Stage::Open) if self.random.below(share) > 0 => ("FA", Stage::Ended),
             _ => {
                 // Whoever makes room is not the last one.
                 if self.flows.len() == FLOWS_MAX {

@@ -11,7 +11,7 @@ use vipr::wire::{Frame, MacAddr};
 
 use crate::family::{self, Family};
 use crate::harness::{SEGMENTS, snapshot};
-use crate::oracles::Oracles;
+use crate::oracles::{Group, Oracles};
 use crate::random::Random;
 use crate::stations::{Client, RealServer, Station};
 
@@ -20,6 +20,21 @@ pub enum Topology {
     TwoSegments,
     OneArm,
 }
+
+/// What the director is for, and what changes on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Three real servers.
+    Web,
+    /// Two ports as one service, with persistence, a quorum and a sorry server (number
+    /// [`SORRY`]).
+    Group,
+}
+
+/// The sorry server's number.
+pub const SORRY: u8 = 4;
+pub const QUORUM: u64 = 4;
+pub const QUORUM_HYSTERESIS: u64 = 1;
 
 /// What links do to frames, in thousandths, and how long they take at most.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +68,8 @@ enum Happening {
     Wake { station: usize },
     /// A client begins a flow.
     Open { station: usize },
+    /// A person gives a real server another weight.
+    Weigh { number: u8, weight: u32 },
 }
 
 pub struct Lan {
@@ -62,6 +79,7 @@ pub struct Lan {
     faults: Faults,
     topology: Topology,
     family: Family,
+    purpose: Purpose,
     director: Director,
     stations: Vec<Station>,
     plugs: BTreeMap<Plug, usize>,
@@ -79,12 +97,22 @@ impl Lan {
     }
 
     pub fn of(family: Family, seed: u64, topology: Topology, faults: Faults) -> Lan {
+        Lan::with(Purpose::Web, family, seed, topology, faults)
+    }
+
+    pub fn with(
+        purpose: Purpose,
+        family: Family,
+        seed: u64,
+        topology: Topology,
+        faults: Faults,
+    ) -> Lan {
         let now = Instant::from_nanos(1_000_000_000);
         let (front, back) = match topology {
             Topology::TwoSegments => ("front", "back"),
             Topology::OneArm => ("lan", "lan"),
         };
-        let configuration = configuration(topology, family);
+        let configuration = configuration(purpose, topology, family);
         let director = Director::new(now, snapshot(&configuration), Limits::default(), seed);
         let mut lan = Lan {
             seed,
@@ -93,6 +121,7 @@ impl Lan {
             faults,
             topology,
             family,
+            purpose,
             director,
             stations: Vec::new(),
             plugs: BTreeMap::new(),
@@ -102,11 +131,15 @@ impl Lan {
             oracles: Oracles::default(),
             digest: DefaultHasher::new(),
         };
-        for number in 1..=3 {
+        let (servers, ports): (u8, &[u16]) = match purpose {
+            Purpose::Web => (3, &[80]),
+            Purpose::Group => (SORRY, &[80, 443]),
+        };
+        for number in 1..=servers {
             lan.attach(Station::RealServer(RealServer::new(number, front, back)));
         }
         for number in 1..=3 {
-            lan.attach(Station::Client(Client::new(number, front)));
+            lan.attach(Station::Client(Client::new(number, front, ports)));
         }
         lan
     }
@@ -121,6 +154,20 @@ impl Lan {
             let after = Duration::from_nanos(self.random.below(within.as_nanos() as u64));
             self.put(after, Happening::Open { station });
         }
+    }
+
+    /// Lets somebody change so many weights, at random within this time.
+    pub fn change_weights(&mut self, count: usize, within: Duration) {
+        for _ in 0..count {
+            let (number, weight) = (1 + self.random.below(3) as u8, self.random.below(4) as u32);
+            let after = Duration::from_nanos(self.random.below(within.as_nanos() as u64));
+            self.put(after, Happening::Weigh { number, weight });
+        }
+    }
+
+    /// What became of flows where there is a quorum and a group.
+    pub fn group(&self) -> &Group {
+        &self.oracles.group
     }
 
     /// From now on this real server answers ARP for the VIP.
@@ -167,6 +214,7 @@ impl Lan {
             if timeout.is_some_and(|at| at <= self.now) {
                 self.director.handle_timeout(self.now);
                 self.drain_director(None);
+                self.look_at_the_quorum();
             } else if let Some((_, happening)) = self.agenda.pop_first() {
                 self.happen(happening);
             }
@@ -191,7 +239,7 @@ impl Lan {
             }
         }
         self.now = back;
-        let snapshot = snapshot(&configuration(self.topology, self.family));
+        let snapshot = snapshot(&configuration(self.purpose, self.topology, self.family));
         self.director = Director::new(self.now, snapshot, Limits::default(), self.seed + 1);
         if takes_up {
             let mut import = self.director.import(self.now, down);
@@ -268,6 +316,13 @@ impl Lan {
                 let reactions = self.stations[station].wake(now);
                 self.follow(station, reactions);
             }
+            Happening::Weigh { number, weight } => {
+                let (service, real_server) = ("web".to_owned(), format!("rs{number}"));
+                let command = Command::Weight { service, real_server, weight: Some(weight) };
+                self.director.handle_command(self.now, command);
+                self.drain_director(None);
+                self.look_at_the_quorum();
+            }
             Happening::Open { station } => {
                 let now = self.now;
                 let Station::Client(client) = &mut self.stations[station] else { return };
@@ -306,7 +361,21 @@ impl Lan {
             Action::Hold => self.oracles.held(&bytes),
             _ => assert_eq!(bytes, rewritten, "seed {}: left alone", self.seed),
         }
+        if self.purpose == Purpose::Group {
+            let to = verdict.real_server.and_then(|id| self.director.real_server_name(id));
+            let to = to.map(|name| name[2..].parse().expect("rsN"));
+            self.oracles.group.judged(self.seed, &bytes, &verdict.action, to);
+        }
         self.drain_director(Some(&bytes));
+        self.look_at_the_quorum();
+    }
+
+    /// After all that happens to the director: there may be a quorum now, or none.
+    fn look_at_the_quorum(&mut self) {
+        if self.purpose == Purpose::Group {
+            let status = self.status();
+            self.oracles.group.look(&status.services[0]);
+        }
     }
 
     /// Sends what the director has to send, having judged `cause` if anything.
@@ -364,7 +433,7 @@ pub struct Reactions {
     pub wake_after: Option<Duration>,
 }
 
-fn configuration(topology: Topology, family: Family) -> String {
+fn configuration(purpose: Purpose, topology: Topology, family: Family) -> String {
     let (segments, back) = match topology {
         Topology::TwoSegments => (SEGMENTS.to_owned(), "back"),
         Topology::OneArm => (
@@ -383,10 +452,19 @@ fn configuration(topology: Topology, family: Family) -> String {
             )
         })
         .collect();
-    let configuration = format!(
-        "{segments}\n[[service]]\nname = \"web\"\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\n\
-         ports = 80\nscheduler = \"wrr\"\n{servers}"
-    );
+    let endpoint = "vip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80";
+    let more = match purpose {
+        Purpose::Web => endpoint.to_owned(),
+        Purpose::Group => format!(
+            "listen = [{{ vip = \"192.0.2.10\", protocol = \"tcp\", ports = [80, 443] }}]\n\
+             persistence = {{ timeout = \"5m\" }}\nquorum = {QUORUM}\n\
+             quorum_hysteresis = {QUORUM_HYSTERESIS}\n\
+             sorry_server.name = \"rs{SORRY}\"\n\
+             sorry_server.address = \"10.0.0.1{SORRY}\"\nsorry_server.segment = \"{back}\""
+        ),
+    };
+    let configuration =
+        format!("{segments}\n[[service]]\nname = \"web\"\n{more}\nscheduler = \"wrr\"\n{servers}");
     match family {
         Family::V4 => configuration,
         Family::V6 => family::configuration(&configuration),

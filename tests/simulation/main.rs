@@ -16,7 +16,7 @@ mod stations;
 use std::time::Duration;
 
 use family::Family;
-use lan::{Faults, Lan, Topology};
+use lan::{Faults, Lan, Purpose, SORRY, Topology};
 
 /// Seeds of one run of the tests. Each is a LAN of its own for a minute of its own time.
 const SEEDS: u64 = 30;
@@ -148,6 +148,42 @@ fn restarts_that_do_not_keep_them_do() {
         .map(|seed| live_through_restarts(Family::V4, seed, Topology::TwoSegments, false))
         .min();
     assert!(worst.is_some_and(|finished| finished < 60), "{worst:?}");
+}
+
+/// New flows go to the sorry server exactly while there is no quorum, and a client keeps to one
+/// real server on both ports of the group.
+#[test]
+fn with_a_quorum_and_a_group_new_flows_go_where_the_rules_say() {
+    let (mut turns, mut sorry, mut others) = (0, 0, 0);
+    for seed in seeds() {
+        for (family, topology) in
+            [(Family::V4, Topology::TwoSegments), (Family::V6, Topology::OneArm)]
+        {
+            let faults = if seed % 2 == 0 { Faults::NONE } else { Faults::BAD };
+            let mut lan = Lan::with(Purpose::Group, family, seed, topology, faults);
+            lan.run(Duration::from_secs(2));
+            lan.open_flows(80, Duration::from_secs(40));
+            lan.change_weights(60, Duration::from_secs(40));
+            lan.run(Duration::from_secs(60));
+            lan.heal();
+            let before = lan.finished();
+            lan.open_flows(10, Duration::from_secs(5));
+            lan.run(Duration::from_secs(60));
+            assert!(lan.finished() >= before + 10, "seed {seed}");
+            lan.check_at_the_end();
+            turns += lan.group().turns;
+            for (&(server, port), count) in &lan.group().placements {
+                assert!([80, 443].contains(&port), "seed {seed}");
+                *(if server == SORRY { &mut sorry } else { &mut others }) += count;
+            }
+            let ports = |of: u16| lan.group().placements.keys().any(|(_, port)| *port == of);
+            assert!(ports(80) && ports(443), "seed {seed}: both are used");
+        }
+    }
+    // One seed may have none; all together have many, or nothing was tried.
+    if seeds().len() > 10 {
+        assert!(turns > 100 && sorry > 200 && others > 1000, "{turns} {sorry} {others}");
+    }
 }
 
 #[test]

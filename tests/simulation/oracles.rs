@@ -1,11 +1,13 @@
 //! What must hold for every frame, whatever the LAN does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use vipr::director::Action;
+use vipr::director::report::{RealServerReport, RealServerState, ServiceReport};
 use vipr::wire::MacAddr;
 
 use crate::harness::{BACK_DIP, BACK_MAC, FRONT_DIP, FRONT_MAC, VIP};
-use crate::lan::Plug;
+use crate::lan::{Plug, QUORUM, QUORUM_HYSTERESIS, SORRY};
 use crate::stations::{Heard, Station, read};
 
 /// A client's address and port.
@@ -21,6 +23,95 @@ pub struct Oracles {
     pub leak: bool,
     /// Frames that told a single station who has the VIP.
     pub told: usize,
+    pub group: Group,
+}
+
+/// What must hold of a service with several ports, persistence, a quorum and a sorry server. It
+/// knows weights and who is up, and works out all else by the rules as they are documented.
+pub struct Group {
+    quorate: bool,
+    /// Which real servers are up; the sorry server may be one.
+    up: BTreeSet<u8>,
+    eligible: bool,
+    /// Where each flow was placed, and whether it has been closed since.
+    placed: BTreeMap<Flow, (u8, bool)>,
+    /// The real server of each client.
+    homes: BTreeMap<[u8; 4], u8>,
+    /// Flows placed on each server, by port.
+    pub placements: BTreeMap<(u8, u16), usize>,
+    /// Times a quorum was gained, or lost.
+    pub turns: usize,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        Group {
+            quorate: true,
+            up: BTreeSet::new(),
+            eligible: true,
+            placed: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            placements: BTreeMap::new(),
+            turns: 0,
+        }
+    }
+}
+
+impl Group {
+    /// Who is up has changed, perhaps: keepalived's hysteresis.
+    pub fn look(&mut self, service: &ServiceReport) {
+        let is_up = |found: &&RealServerReport| {
+            !matches!(found.state, RealServerState::Down | RealServerState::Draining)
+        };
+        let up = || service.real_servers.iter().filter(is_up);
+        let sorry = service.sorry_server.iter().filter(is_up);
+        let number = |found: &RealServerReport| found.name[2..].parse::<u8>().expect("rsN");
+        self.up = up().chain(sorry).map(number).collect();
+        self.eligible = up().any(|found| found.weight > 0);
+        let live: u64 = up().map(|found| u64::from(found.weight)).sum();
+        let before = self.quorate;
+        self.quorate = if self.quorate {
+            live >= (QUORUM - QUORUM_HYSTERESIS).max(1)
+        } else {
+            live >= QUORUM + QUORUM_HYSTERESIS
+        };
+        self.turns += usize::from(self.quorate != before);
+    }
+
+    /// A client's frame was judged, by what was known before.
+    pub fn judged(&mut self, seed: u64, bytes: &[u8], action: &Action, to: Option<u8>) {
+        let Heard::Tcp(tcp) = read(bytes) else { return };
+        if tcp.destination != VIP || !matches!(action, Action::Forward { .. } | Action::Hold) {
+            return;
+        }
+        let to = to.unwrap_or_else(|| panic!("seed {seed}: forwarded to nobody"));
+        let flow = (tcp.source, tcp.source_port);
+        match self.placed.get_mut(&flow) {
+            // Closed, and a SYN that was long under way: it goes on, or begins anew.
+            Some((at, true)) if *at != to && tcp.flags == "S" => {}
+            Some((at, closed)) => {
+                assert_eq!(*at, to, "seed {seed}: {flow:?} is moved by {}", tcp.flags);
+                *closed |= tcp.flags == "FA";
+                return;
+            }
+            None => assert_eq!(tcp.flags, "S", "seed {seed}: {flow:?} begins in its middle"),
+        }
+        self.placed.insert(flow, (to, false));
+        *self.placements.entry((to, tcp.destination_port)).or_default() += 1;
+        let diverted = !self.quorate || !self.eligible;
+        let home = self.homes.get(&tcp.source).copied().filter(|home| self.up.contains(home));
+        if !self.quorate && self.up.contains(&SORRY) {
+            assert_eq!(to, SORRY, "seed {seed}: {flow:?} without a quorum");
+        } else if let Some(home) = home {
+            // Persistence keeps to it whatever its weight is, on either port.
+            assert_eq!(to, home, "seed {seed}: {flow:?} leaves its real server");
+        } else if !diverted {
+            assert_ne!(to, SORRY, "seed {seed}: {flow:?} has no need to be sorry");
+        }
+        if to != SORRY {
+            self.homes.insert(tcp.source, to);
+        }
+    }
 }
 
 impl Oracles {

@@ -122,6 +122,8 @@ pub struct Client {
     vip_mac: Option<(MacAddr, Instant)>,
     flows: BTreeMap<u16, Flow>,
     next_port: u16,
+    /// The ports it asks for, in turns.
+    ports: &'static [u16],
     pub finished: usize,
     /// Flows given up on, or refused.
     pub failed: usize,
@@ -138,12 +140,13 @@ struct Flow {
     stage: Stage,
     tries: u32,
     next: Instant,
+    destination_port: u16,
     /// Who has answered so far.
     server: Option<u8>,
 }
 
 impl Client {
-    pub fn new(number: u8, segment: &'static str) -> Client {
+    pub fn new(number: u8, segment: &'static str, ports: &'static [u16]) -> Client {
         Client {
             mac: MacAddr([0x52, 0x54, 0, 0, 0xc, number]),
             address: [192, 0, 2, 100 + number],
@@ -152,13 +155,16 @@ impl Client {
             vip_mac: None,
             flows: BTreeMap::new(),
             next_port: 40_000,
+            ports,
             finished: 0,
             failed: 0,
         }
     }
 
     pub fn open(&mut self, now: Instant) -> Reactions {
-        let flow = Flow { stage: Stage::Connecting, tries: 0, next: now, server: None };
+        let destination_port = self.ports[usize::from(self.next_port) % self.ports.len()];
+        let flow =
+            Flow { stage: Stage::Connecting, tries: 0, next: now, destination_port, server: None };
         self.flows.insert(self.next_port, flow);
         self.next_port += 1;
         self.act(now)
@@ -200,7 +206,7 @@ impl Client {
                 source: self.address,
                 destination: VIP,
                 source_port: port,
-                destination_port: 80,
+                destination_port: flow.destination_port,
                 flags,
                 sequence: 1,
                 acknowledgement: 1,
@@ -348,7 +354,7 @@ impl RealServer {
             destination_mac: MacAddr([0x52, 0x54, 0, 0, 0xc, client]),
             source: VIP,
             destination: tcp.source,
-            source_port: 80,
+            source_port: tcp.destination_port,
             destination_port: tcp.source_port,
             flags,
             sequence: 1,

@@ -15,6 +15,9 @@
 //! | mh | O(1); `fallback` at most 4,093 slots, then O(n) | nothing | O(slots), in portions |
 //! | twos | O(log n) | O(log n) | O(n) |
 //! | lblc, lblcr | O(addresses + set), each at most 64 | O(log n) | O(n log n) |
+//!
+//! So one pick alone is ever O(n): that of mh with `fallback` when no slot it tries has anybody
+//! eligible. `cargo bench --bench schedulers` measures 3, 100 and 1,000 real servers.
 
 mod hashing;
 mod locality;
