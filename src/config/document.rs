@@ -80,6 +80,8 @@ const SEGMENT: Schema = Schema {
         "bridge",
         "uplink",
         "interface",
+        "socket",
+        "connect",
         "vlan",
         "offload",
         "mac",
@@ -88,7 +90,7 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
-    reserved: &["socket"],
+    reserved: &[],
     is_root: false,
 };
 const VLAN: Schema =

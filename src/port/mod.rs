@@ -15,8 +15,10 @@ mod netlink;
 pub mod open_error;
 pub mod packet;
 pub mod pcap;
+pub mod qemu;
 pub mod tap;
 mod tap_offload;
+pub mod unix_socket;
 pub mod urgent;
 mod vnet_header;
 pub mod xdp;
@@ -29,6 +31,7 @@ pub use batch::Batch;
 pub use fault::Fault;
 pub use open_error::OpenError;
 pub use packet::{PacketConfig, PacketPort};
+pub use qemu::{QemuConfig, QemuPort};
 pub use tap::{Card, TapConfig, TapPort};
 pub use xdp::XdpPort;
 

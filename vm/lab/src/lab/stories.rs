@@ -186,7 +186,8 @@ fn arp_problem(teller: &mut Teller<'_>) -> Result<()> {
     // A real server wins: what would be by chance is forced, so that it can be shown.
     let victim = front_mac(1);
     let vip = teller.vip();
-    let script = format!("ip neigh replace {vip} lladdr {victim} dev eth0 nud reachable");
+    // busybox's ip cannot add neighbours.
+    let script = format!("arp -i eth0 -s {vip} {victim}");
     teller.client(&script)?;
     println!("    Here the client believes rs1 ({victim}):");
     let answers = teller.requests(12)?;
