@@ -87,6 +87,9 @@ struct LabArguments {
     /// The description of the lab.
     #[arg(long, value_name = "FILE", default_value = "vm/lab.toml")]
     description: PathBuf,
+    /// The director is a process of this host, and its machines' switch.
+    #[arg(long)]
+    on_host: bool,
     /// How many real servers, instead of those described.
     #[arg(long, value_name = "NUMBER")]
     real_servers: Option<usize>,
@@ -181,6 +184,7 @@ fn options(cache: &Path, lab: &LabArguments, one_arm: bool) -> Options {
         vipr: lab.program.vipr.clone(),
         real_servers: lab.real_servers,
         one_arm,
+        on_host: lab.on_host,
     }
 }
 

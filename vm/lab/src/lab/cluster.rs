@@ -12,18 +12,21 @@ use serde_json::Value;
 use super::agent::{Agent, Job};
 use super::assets::Assets;
 use super::description::{
-    CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_card, front_mac,
+    CLIENT_ADDRESS, CLIENT_MAC, Description, HOST_FRONT, Topology, back_mac, director_card,
+    front_mac,
 };
 use super::hub::{Cable, Hub};
 use super::machine::{self, Accelerator, HostPort, Machine, Plan, PortKind};
 use super::setup;
 use super::stop;
-use crate::build::{Error, Result};
+use crate::build::{Error, Result, write};
 
 /// How long a machine may take until it does what it is told, in seconds.
 const BOOT_SECONDS: u64 = 90;
 /// How long anything in it may take, in seconds.
 const SECONDS: u64 = 60;
+/// The file of a director on the host, in the lab's folder.
+const HOST_CONFIG: &str = "vipr.toml";
 /// Between two looks at something that is to change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What QEMU takes beside a machine's memory.
@@ -50,8 +53,23 @@ fn factor() -> u64 {
 pub enum DirectorKind {
     /// vipr, alone in its machine.
     Vipr,
+    /// vipr, in a process of this host: the machines' cards end at its sockets.
+    Host,
     /// The kernel's IPVS, in an ordinary machine.
     Ipvs,
+}
+
+impl DirectorKind {
+    pub fn is_vipr(self) -> bool {
+        self != DirectorKind::Ipvs
+    }
+
+    fn configuration(self, description: &Description) -> String {
+        match self {
+            DirectorKind::Host => description.configuration_on_host(),
+            DirectorKind::Vipr | DirectorKind::Ipvs => description.configuration(),
+        }
+    }
 }
 
 /// A running cluster; it ends, with all its files, when this is dropped.
@@ -80,8 +98,8 @@ impl Cluster {
     ) -> Result<Cluster> {
         check_memory(&description)?;
         let folder = run_folder()?;
-        let plans = Planner { assets, description: &description, folder: folder.path() };
-        let cables = plans.cables();
+        let planner = Planner { assets, description: &description, folder: folder.path() };
+        let cables = planner.cables(kind);
         let hub = Hub::start(&cables).map_err(|error| Error(format!("the network: {error}")))?;
         for segment in description.segments() {
             hub.set_faults(segment, description.faults(segment));
@@ -91,7 +109,7 @@ impl Cluster {
         let names = (1..=description.real_server.len()).map(|number| format!("rs{number}"));
         let servers = names.map(|name| listen(&name)).collect::<Result<Vec<_>>>()?;
         let director = match kind {
-            DirectorKind::Vipr => None,
+            DirectorKind::Vipr | DirectorKind::Host => None,
             DirectorKind::Ipvs => Some(listen("director")?),
         };
         let mut cluster = Cluster {
@@ -100,11 +118,14 @@ impl Cluster {
             client,
             servers,
             director,
-            configuration: description.configuration(),
+            configuration: kind.configuration(&description),
             kind,
             folder,
             description,
         };
+        if kind == DirectorKind::Host {
+            cluster.start_on_host(&assets.program)?;
+        }
         let planner =
             Planner { assets, description: &cluster.description, folder: cluster.folder.path() };
         for plan in planner.all(kind) {
@@ -145,6 +166,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts vipr as a process of this host, before the machines: they connect to it.
+    fn start_on_host(&mut self, program: &Path) -> Result<()> {
+        let program = fs::canonicalize(program)
+            .map_err(|error| Error(format!("{}: {error}", program.display())))?;
+        write(&self.folder().join(HOST_CONFIG), self.configuration.as_bytes())?;
+        let words = ["run", "-c", HOST_CONFIG];
+        let director = Machine::process("director", &program, &words, self.folder())?;
+        stop::note(director.pid());
+        self.machines.push(director);
+        self.wait_for("vipr to start", boot_patience(), |cluster| {
+            cluster.server_status().map(|_| ())
+        })
+        .map_err(|error| self.explain(error))
+    }
+
     fn set_up(&mut self) -> Result<()> {
         let mut jobs = Vec::new();
         let script = setup::client(CLIENT_ADDRESS);
@@ -169,7 +205,7 @@ impl Cluster {
         for job in jobs {
             job.finish(boot_patience())?;
         }
-        if self.kind == DirectorKind::Vipr {
+        if self.kind.is_vipr() {
             self.wait_for("the director to find its real servers", boot_patience(), |cluster| {
                 let servers = cluster.server_status()?;
                 let found = |server: &Value| server["mac"].is_string() || is_expected_down(server);
@@ -181,6 +217,15 @@ impl Cluster {
 
     /// Sends a configuration to the director; what it answers.
     pub fn push(&self, text: &str, patience: Duration) -> Result<Value> {
+        if self.kind == DirectorKind::Host {
+            // Whole, or not at all: the router watches it. And it is asked before it looks by
+            // itself, for the answer.
+            let next = self.folder().join("next.toml");
+            write(&next, text.as_bytes())?;
+            fs::rename(&next, self.folder().join(HOST_CONFIG))
+                .map_err(|error| Error(format!("{HOST_CONFIG}: {error}")))?;
+            return self.exchange("director.control", b"{\"command\":\"reload\"}\n", patience);
+        }
         let message = format!("vipr-config {}\n{text}", text.len());
         self.exchange("director.config", message.as_bytes(), patience)
     }
@@ -213,8 +258,8 @@ impl Cluster {
         }
         let topology = self.description.topology;
         self.description = Description { topology, ..next };
-        let configuration = self.description.configuration();
-        if configuration != self.configuration && self.kind == DirectorKind::Vipr {
+        let configuration = self.kind.configuration(&self.description);
+        if configuration != self.configuration && self.kind.is_vipr() {
             news.extend(outcome_lines(&self.push(&configuration, patience())?));
             self.configuration = configuration;
         }
@@ -377,13 +422,15 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn cables(&self) -> Vec<Cable> {
+    fn cables(&self, kind: DirectorKind) -> Vec<Cable> {
         let mut machines = vec!["client".to_owned(), "director".to_owned()];
         machines.extend((1..=self.description.real_server.len()).map(|n| format!("rs{n}")));
         let cable = |segment: &str, machine: &str| Cable {
             segment: segment.to_owned(),
             machine: machine.to_owned(),
             socket: self.socket(segment, machine),
+            leads_to: (kind == DirectorKind::Host && segment == "front")
+                .then(|| self.folder.join(HOST_FRONT)),
         };
         let mut cables: Vec<Cable> =
             machines.iter().map(|machine| cable("front", machine)).collect();
@@ -394,7 +441,10 @@ impl Planner<'_> {
     }
 
     fn all(&self, kind: DirectorKind) -> Vec<Plan> {
-        let mut plans = vec![self.director(kind)];
+        let mut plans = Vec::new();
+        if kind != DirectorKind::Host {
+            plans.push(self.director(kind));
+        }
         for number in 1..=self.description.real_server.len() {
             plans.push(self.guest(&format!("rs{number}"), front_mac(number), back_mac(number)));
         }

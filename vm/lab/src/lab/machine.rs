@@ -1,4 +1,5 @@
-//! A virtual machine: QEMU, its console in a file, its end with ours.
+//! A virtual machine: QEMU, its console in a file, its end with ours. Or a process that stands for
+//! one.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -94,6 +95,25 @@ pub fn accelerator(plan: &Plan, folder: &Path) -> (Accelerator, &'static str) {
 }
 
 impl Machine {
+    /// Starts a program of this host that is one of the cluster; what it says is its console.
+    pub fn process(name: &str, program: &Path, words: &[&str], folder: &Path) -> Result<Machine> {
+        let console = folder.join(format!("{name}.console"));
+        let failed = |error| Error(format!("{name}: {}: {error}", program.display()));
+        let said = File::create(&console).map_err(failed)?;
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(words)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(said.try_clone().map_err(failed)?)
+            .stderr(said)
+            .spawn()
+            .map_err(failed)?;
+        let monitor = folder.join(format!("{name}.qmp"));
+        Ok(Machine { name: name.to_owned(), child, console, monitor })
+    }
+
     /// Starts it; its console is `folder/NAME.console`.
     pub fn start(plan: &Plan, accelerator: Accelerator, folder: &Path) -> Result<Machine> {
         let name = &plan.name;

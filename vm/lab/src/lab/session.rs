@@ -34,6 +34,14 @@ pub struct Options {
     pub vipr: PathBuf,
     pub real_servers: Option<usize>,
     pub one_arm: bool,
+    /// The director is a process of this host.
+    pub on_host: bool,
+}
+
+impl Options {
+    fn kind(&self, story: &Story) -> Result<DirectorKind> {
+        if self.on_host { story.kind_on_host() } else { Ok(story.kind) }
+    }
 }
 
 /// Boots the lab, tells a story, and stays up until Ctrl-C.
@@ -44,13 +52,14 @@ pub fn run(options: &Options, story: &Story) -> Result<()> {
             "a lab runs already: use it (make vm-lab-status), or end it with Ctrl-C",
         ));
     }
+    let kind = options.kind(story)?;
     let (assets, accelerator) = prepare(options)?;
     let description = describe(options, story)?;
     title(&format!("The lab: {}", story.name));
     println!("    {}", story.lesson);
-    picture(&description, story.kind);
+    picture(&description, kind);
     let start = Instant::now();
-    let mut cluster = Cluster::boot(&assets, description, story.kind, accelerator)?;
+    let mut cluster = Cluster::boot(&assets, description, kind, accelerator)?;
     println!("    all machines are up after {:.1} s", start.elapsed().as_secs_f32());
     let registration = Registration::new(&options.cache, cluster.folder())?;
     title("The story");
@@ -117,7 +126,7 @@ fn attempt_story(
     story: &Story,
 ) -> Result<()> {
     let description = describe(options, story)?;
-    let mut cluster = Cluster::boot(assets, description, story.kind, accelerator)?;
+    let mut cluster = Cluster::boot(assets, description, options.kind(story)?, accelerator)?;
     let result = story.tell(&mut cluster).map_err(|error| cluster.explain(error));
     if result.is_err() {
         let _ = cluster.keep_consoles(&options.cache.join("failed").join(story.name));
@@ -246,6 +255,7 @@ fn status(cluster: &mut Cluster) -> String {
 fn picture(description: &Description, kind: DirectorKind) {
     let director = match kind {
         DirectorKind::Vipr => "vipr",
+        DirectorKind::Host => "vipr on the host",
         DirectorKind::Ipvs => "ipvs",
     };
     match description.topology {
