@@ -16,7 +16,7 @@ use super::description::{
     front_mac,
 };
 use super::hub::{Cable, Hub};
-use super::machine::{self, Accelerator, HostPort, Machine, Plan, PortKind};
+use super::machine::{self, Accelerator, Boot, HostPort, Machine, Plan, PortKind};
 use super::setup;
 use super::stop;
 use crate::build::{Error, Result, write};
@@ -388,7 +388,7 @@ fn start_when_up(
 }
 
 /// A folder for sockets, whose names must be short, and consoles.
-fn run_folder() -> Result<tempfile::TempDir> {
+pub fn run_folder() -> Result<tempfile::TempDir> {
     let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
     let base = base.unwrap_or_else(std::env::temp_dir);
     tempfile::Builder::new()
@@ -461,8 +461,11 @@ impl Planner<'_> {
                 kind: PortKind::Listening(name),
                 socket: self.folder.join(file),
             };
-            plan.initrd = self.assets.vipr.clone();
-            plan.append = "vipr.config=port".to_owned();
+            plan.boot = Boot::Kernel {
+                kernel: self.assets.kernel.clone(),
+                initrd: self.assets.vipr.clone(),
+                append: "vipr.config=port".to_owned(),
+            };
             plan.ports = vec![
                 port("vipr.config", "director.config"),
                 port("vipr.control", "director.control"),
@@ -480,9 +483,7 @@ impl Planner<'_> {
         Plan {
             name: name.to_owned(),
             memory_mib: self.description.memory_mib,
-            kernel: self.assets.kernel.clone(),
-            initrd: self.assets.guest.clone(),
-            append: String::new(),
+            boot: guest_boot(self.assets),
             cards,
             ports: vec![
                 HostPort { kind: PortKind::Terminal, socket: file("shell") },
@@ -496,14 +497,20 @@ impl Planner<'_> {
     }
 }
 
+fn guest_boot(assets: &Assets) -> Boot {
+    Boot::Kernel {
+        kernel: assets.kernel.clone(),
+        initrd: assets.guest.clone(),
+        append: String::new(),
+    }
+}
+
 /// A machine that only says that it has started.
 fn probe(assets: &Assets) -> Plan {
     Plan {
         name: "probe".to_owned(),
         memory_mib: 128,
-        kernel: assets.kernel.clone(),
-        initrd: assets.guest.clone(),
-        append: String::new(),
+        boot: guest_boot(assets),
         cards: Vec::new(),
         ports: Vec::new(),
     }
