@@ -86,7 +86,7 @@ pub fn build(packages: &Packages, contents: &Contents<'_>, output: &Path) -> Res
         mtools.run("mmd", &[&format!("::{folder}")], size)?;
     }
     for (path, place) in files {
-        mtools.run("mcopy", &["-m", &path.to_string_lossy(), &format!("::{place}")], size)?;
+        mtools.run("mcopy", &[&path.to_string_lossy(), &format!("::{place}")], size)?;
     }
     Ok(())
 }
