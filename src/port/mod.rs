@@ -59,7 +59,8 @@ pub struct Lost {
 pub struct Condition {
     /// Whether it is up, and its cable has a far end.
     pub running: bool,
-    /// Frames on their way to us that it lost for want of room, since it was made or opened.
+    /// Frames on their way to us that it lost for want of room, since it was made or opened; where
+    /// it is a switch, those between others as well.
     pub missed: u64,
 }
 

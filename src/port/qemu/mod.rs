@@ -68,6 +68,8 @@ pub struct QemuPort {
     // Before its file, so that no file of a dead socket is left visible.
     listener: Option<UnixListener>,
     file: Option<SocketFile>,
+    /// Whether machines cannot be let in for now, for want of descriptors.
+    is_shut: bool,
     dialled: Vec<Dialled>,
     machines: Vec<Option<Machine>>,
     stations: Stations,
@@ -135,6 +137,7 @@ impl QemuPort {
             timer: timer().map_err(failed)?,
             listener,
             file,
+            is_shut: false,
             dialled: config
                 .connect
                 .iter()
@@ -178,10 +181,7 @@ impl QemuPort {
             let (flags, subject) = (event.flags, event.data.u64());
             match subject {
                 LISTENER => self.accept(),
-                TIMER => {
-                    let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-                    self.dial();
-                }
+                TIMER => self.handle_timer(),
                 index => {
                     let index = index as usize;
                     if flags.contains(EventFlags::OUT) {
@@ -211,10 +211,26 @@ impl QemuPort {
             match listener.accept() {
                 Ok((stream, _)) => self.add(stream, None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Whatever else there is, it is tried again with the next machine.
-                Err(_) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Who waits would make an event again and again.
+                    self.is_shut = epoll::delete(&self.poll, listener).is_ok();
+                    self.set_timer();
+                    return self.say(&format!("cannot let a machine in: {error}"));
+                }
             }
         }
+    }
+
+    fn handle_timer(&mut self) {
+        // Without this it would go on telling that the time is over.
+        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+        if self.is_shut
+            && let Some(listener) = &self.listener
+        {
+            self.is_shut = self.watch(listener, LISTENER).is_err();
+        }
+        self.dial();
     }
 
     /// Connects to those who are not connected, and sets the time to try again.
@@ -240,7 +256,7 @@ impl QemuPort {
     }
 
     fn set_timer(&self) {
-        let waits = self.dialled.iter().any(|dialled| !dialled.is_connected);
+        let waits = self.is_shut || self.dialled.iter().any(|dialled| !dialled.is_connected);
         let next = Timespec { tv_sec: if waits { DIAL_INTERVAL_S } else { 0 }, tv_nsec: 0 };
         let setting = Itimerspec { it_interval: Timespec::default(), it_value: next };
         let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting);
