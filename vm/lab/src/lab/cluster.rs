@@ -25,6 +25,8 @@ use crate::build::{Error, Result, write};
 const BOOT_SECONDS: u64 = 90;
 /// How long anything in it may take, in seconds.
 const SECONDS: u64 = 60;
+/// How long the router may take to answer a question, in seconds.
+const ANSWER_SECONDS: u64 = 5;
 /// The file of a director on the host, in the lab's folder.
 const HOST_CONFIG: &str = "vipr.toml";
 /// Between two looks at something that is to change.
@@ -269,7 +271,8 @@ impl Cluster {
     /// What the router answers on its control socket; `None` while it does not.
     pub fn control(&self, request: &str) -> Option<Value> {
         let message = format!("{request}\n");
-        self.exchange("director.control", message.as_bytes(), Duration::from_secs(5)).ok()
+        let patience = Duration::from_secs(ANSWER_SECONDS * factor());
+        self.exchange("director.control", message.as_bytes(), patience).ok()
     }
 
     /// The real servers of the only service, as the router reports them.
