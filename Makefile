@@ -24,7 +24,9 @@ STORIES ?=
 VM ?= client
 SEGMENT ?= front
 FILE ?=
-LAB_OPTIONS = $(if $(REAL_SERVERS),--real-servers $(REAL_SERVERS))
+DIRECTOR ?= machine
+LAB_OPTIONS = $(if $(REAL_SERVERS),--real-servers $(REAL_SERVERS)) \
+    $(if $(filter host,$(DIRECTOR)),--on-host)
 SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh vm/uml/*.sh tests/namespaces/*.sh .ci/run
 
 .PHONY: help
@@ -61,7 +63,7 @@ bench-image: ## The image's size, the time to its first answer, its memory
 	$(VIPR_LAB) bench-image
 
 .PHONY: vm-lab
-vm-lab: ## The cluster in virtual machines (STORY=healthy TOPOLOGY=one-arm REAL_SERVERS=5)
+vm-lab: ## The cluster in virtual machines (STORY=healthy TOPOLOGY=one-arm REAL_SERVERS=5 DIRECTOR=host)
 	@vm/install-deps.sh build lab
 	$(IMAGE_BUILD)
 	@$(VIPR_LAB) run $(LAB_OPTIONS) $(if $(filter one-arm,$(TOPOLOGY)),--one-arm) $(STORY)

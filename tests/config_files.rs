@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vipr::config::snapshot::{
-    AttachKind, Defend, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot, Timeouts,
+    Attach, AttachKind, Defend, OffloadMode, Ports, Protocol, Role, SchedulerKind, Snapshot,
+    Timeouts,
 };
 
 fn directory() -> PathBuf {
@@ -40,6 +41,7 @@ fn every_file_has_a_test_here() {
         "one-arm.toml",
         "only-program.toml",
         "packet.toml",
+        "qemu.toml",
         "restart.toml",
         "sctp.toml",
         "several-services.toml",
@@ -231,6 +233,24 @@ fn packet_and_xdp_are_on_cards_of_the_host() {
         assert_eq!(services(&snapshot), [("web", 2)]);
         assert!(snapshot.segments.iter().all(|segment| segment.offload == OffloadMode::Auto));
     }
+}
+
+#[test]
+fn qemu_is_the_network_of_machines_that_connect_and_of_some_that_listen() {
+    let snapshot = read("qemu.toml");
+    let sockets: Vec<_> = snapshot
+        .segments
+        .iter()
+        .map(|segment| {
+            let Attach::Qemu { sockets } = &segment.attach else { panic!("{segment:?}") };
+            let connect: Vec<&str> = sockets.connect().map(|path| &**path).collect();
+            (sockets.listen().map(|path| &**path), connect)
+        })
+        .collect();
+    let front = (Some("/run/vipr/front.sock"), vec![]);
+    let back = (None, vec!["/run/vms/rs1-back.sock", "/run/vms/rs2-back.sock"]);
+    assert_eq!(sockets, [front, back]);
+    assert_eq!(services(&snapshot), [("web", 2)]);
 }
 
 #[test]

@@ -63,8 +63,8 @@ fn segment_effects(
         return;
     };
     let differs = match next.attach.kind() {
-        // The MAC is part of what the interface lets through.
-        AttachKind::Packet | AttachKind::Xdp => segment.mac != next.mac,
+        // The MAC is part of what the interface, or the switch, lets through.
+        AttachKind::Packet | AttachKind::Xdp | AttachKind::Qemu => segment.mac != next.mac,
         // A TAP is opened with or without headers for it.
         AttachKind::Tap => segment.offload != next.offload,
     };

@@ -156,6 +156,7 @@ fn findings(snapshot: &Snapshot) -> Result<Vec<Finding>, Failure> {
 fn uplinks(segment: &Segment) -> Result<Vec<String>, Failure> {
     match segment.attach.kind() {
         AttachKind::Packet | AttachKind::Xdp => Ok(vec![segment.device().to_string()]),
+        AttachKind::Qemu => Ok(Vec::new()),
         AttachKind::Tap => Ok(ports_of(segment)?.map(|ports| ports.others).unwrap_or_default()),
     }
 }

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use super::diagnostics::{Mistake, Mistakes, Read, Reported};
-use super::section::{At, Section};
-use super::snapshot::{Attach, AttachKind, Uplink};
+use super::section::{At, List, Section};
+use super::snapshot::{Attach, AttachKind, Sockets, Uplink};
 use super::values;
+
+/// Sockets that a segment connects to.
+pub const CONNECT_MAX: usize = 64;
 
 /// The keys that name a device, and what they name.
 const DEVICE_KEYS: [(&str, &str); 3] =
     [("tap", "TAP"), ("bridge", "bridge"), ("interface", "interface")];
+const SOCKET: &str = "socket";
 
 /// How a segment is attached, as far as it could be read.
 #[derive(Debug)]
@@ -23,9 +27,19 @@ pub(super) struct Attachment {
 /// A device and the place that names it.
 #[derive(Clone, Debug)]
 pub(super) struct Device {
-    /// `TAP`, `bridge` or `interface`.
+    /// `TAP`, `bridge`, `interface` or `socket`.
     pub role: &'static str,
     pub name: At<Arc<str>>,
+}
+
+/// What the keys say, before it is seen whether they go together.
+struct Keys {
+    tap: Read<Option<At<Arc<str>>>>,
+    bridge: Read<Option<At<Arc<str>>>>,
+    uplink: Read<Option<At<Uplink>>>,
+    interface: Read<Option<At<Arc<str>>>>,
+    socket: Read<Option<At<Arc<str>>>>,
+    connect: List<Arc<str>>,
 }
 
 impl Attachment {
@@ -33,7 +47,7 @@ impl Attachment {
     pub fn bridge(&self) -> Read<Option<&Arc<str>>> {
         match &self.attach {
             Ok(Attach::Tap { bridge, .. }) => Ok(bridge.as_ref()),
-            Ok(Attach::Packet { .. } | Attach::Xdp { .. }) => Ok(None),
+            Ok(Attach::Packet { .. } | Attach::Xdp { .. } | Attach::Qemu { .. }) => Ok(None),
             Err(reported) => Err(*reported),
         }
     }
@@ -42,47 +56,142 @@ impl Attachment {
         let kind = section.optional("attach", mistakes, values::attach);
         let [tap, bridge, interface] =
             DEVICE_KEYS.map(|(key, _)| section.optional(key, mistakes, values::device));
-        let uplink = section.optional("uplink", mistakes, values::uplink);
-        let joined = uplink.clone();
-        let named = [&tap, &bridge, &interface];
-        let devices = DEVICE_KEYS
-            .iter()
-            .zip(named)
-            .filter_map(|(&(_, role), read)| {
-                Some(Device { role, name: read.as_ref().ok()?.clone()? })
-            })
-            .collect();
-        let attach = kind.and_then(|kind| match (kind, tap, bridge, interface) {
-            // One line for what is one mistake.
-            (None, Ok(None), _, Ok(Some(interface))) => {
-                Err(interface_alone(section, &interface, mistakes))
-            }
-            (None | Some(At { value: AttachKind::Tap, .. }), tap, bridge, interface) => {
-                let none = without(section, AttachKind::Tap, "interface", &interface, mistakes);
-                let example = "tap = \"vipr-front\"";
-                let tap = present(section, "tap", example, tap, mistakes);
-                let uplink = joined.and_then(|uplink| match (uplink, &bridge) {
+        let keys = Keys {
+            tap,
+            bridge,
+            interface,
+            uplink: section.optional("uplink", mistakes, values::uplink),
+            socket: section.optional("socket", mistakes, values::segment_socket),
+            connect: section.list("connect", CONNECT_MAX, mistakes, values::segment_socket),
+        };
+        let attach = kind.and_then(|kind| keys.attach(section, kind.map(|at| at.value), mistakes));
+        Attachment { devices: keys.devices(), uplink: keys.uplink, attach }
+    }
+}
+
+impl Keys {
+    fn devices(&self) -> Vec<Device> {
+        let named = [&self.tap, &self.bridge, &self.interface];
+        let named = DEVICE_KEYS.iter().zip(named).filter_map(|(&(_, role), read)| {
+            Some(Device { role, name: read.as_ref().ok()?.clone()? })
+        });
+        let listening = self.socket.iter().flatten();
+        let sockets = listening.chain(&self.connect.items);
+        named.chain(sockets.map(|at| Device { role: SOCKET, name: at.clone() })).collect()
+    }
+
+    fn attach(
+        &self,
+        section: &Section<'_>,
+        kind: Option<AttachKind>,
+        mistakes: &mut Mistakes,
+    ) -> Read<Attach> {
+        if kind.is_none()
+            && let Some(reported) = self.alone(section, mistakes)
+        {
+            return Err(reported);
+        }
+        let kind = kind.unwrap_or_default();
+        let fitting = self.refuse_strangers(section, kind, mistakes);
+        match kind {
+            AttachKind::Tap => {
+                let tap = present(section, "tap", "tap = \"vipr-front\"", &self.tap, mistakes);
+                let uplink = self.uplink.clone().and_then(|uplink| match (uplink, &self.bridge) {
                     (Some(uplink), Ok(None)) => Err(without_bridge(&uplink, mistakes)),
                     (uplink, _) => Ok(uplink.map(|at| at.value)),
                 });
-                none?;
-                let bridge = bridge?.map(|at| at.value);
+                fitting?;
+                let bridge = self.bridge.clone()?.map(|at| at.value);
                 Ok(Attach::Tap { tap: tap?, bridge, uplink: uplink? })
             }
-            (Some(At { value: kind, .. }), tap, bridge, interface) => {
-                let no_tap = without(section, kind, "tap", &tap, mistakes);
-                let no_bridge = without(section, kind, "bridge", &bridge, mistakes);
-                let no_uplink = without(section, kind, "uplink", &joined, mistakes);
+            AttachKind::Packet | AttachKind::Xdp => {
                 let example = "interface = \"eth0\"";
-                let interface = present(section, "interface", example, interface, mistakes)?;
-                no_tap.and(no_bridge).and(no_uplink)?;
+                let interface = present(section, "interface", example, &self.interface, mistakes)?;
+                fitting?;
                 Ok(match kind {
                     AttachKind::Xdp => Attach::Xdp { interface },
-                    AttachKind::Tap | AttachKind::Packet => Attach::Packet { interface },
+                    _ => Attach::Packet { interface },
                 })
             }
-        });
-        Attachment { devices, uplink, attach }
+            AttachKind::Qemu => {
+                let listen = self.socket.clone()?.map(|at| at.value);
+                self.connect.complete?;
+                let connect = self.connect.items.iter().map(|at| at.value.clone()).collect();
+                let sockets = Sockets::new(listen, connect).ok_or_else(|| {
+                    section.missing("socket", "socket = \"/run/vipr/front.sock\"", mistakes)
+                });
+                fitting?;
+                Ok(Attach::Qemu { sockets: sockets? })
+            }
+        }
+    }
+
+    /// A key that says how a segment is attached, where nothing else does: one line for what is
+    /// one mistake.
+    fn alone(&self, section: &Section<'_>, mistakes: &mut Mistakes) -> Option<Reported> {
+        if !matches!(self.tap, Ok(None)) {
+            return None;
+        }
+        if let Ok(Some(interface)) = &self.interface {
+            return Some(interface_alone(section, interface, mistakes));
+        }
+        let socket = matches!(self.socket, Ok(Some(_))).then_some("socket");
+        let key = socket.or_else(|| section.value("connect").map(|_| "connect"))?;
+        let mistake = Mistake::new(section.key_span(key), format!("`{key}` without `attach`"))
+            .expected("expected attach = \"qemu\" beside it")
+            .help("add attach = \"qemu\" to be the network of virtual machines");
+        Some(mistakes.report(mistake))
+    }
+
+    /// Reports keys that do not go with this kind of attachment.
+    fn refuse_strangers(
+        &self,
+        section: &Section<'_>,
+        kind: AttachKind,
+        mistakes: &mut Mistakes,
+    ) -> Read<()> {
+        let is_there = |read: &Read<Option<At<Arc<str>>>>| matches!(read, Ok(Some(_)));
+        let keys = [
+            ("tap", is_there(&self.tap)),
+            ("bridge", is_there(&self.bridge)),
+            ("uplink", matches!(self.uplink, Ok(Some(_)))),
+            ("interface", is_there(&self.interface)),
+            ("socket", is_there(&self.socket)),
+            ("connect", section.value("connect").is_some()),
+        ];
+        let (fitting, expected, help): (&[&str], _, _) = match kind {
+            AttachKind::Tap => (
+                &["tap", "bridge", "uplink"],
+                "tap, bridge and uplink",
+                "remove it, or write attach = \"packet\" and neither tap nor bridge",
+            ),
+            AttachKind::Packet | AttachKind::Xdp => (
+                &["interface"],
+                "interface",
+                "remove it: frames come and go on the interface itself, by no TAP and no bridge",
+            ),
+            AttachKind::Qemu => (
+                &["socket", "connect"],
+                "socket and connect",
+                "remove it: frames come and go by sockets, with no device of this host",
+            ),
+        };
+        let mut result = Ok(());
+        for (key, _) in keys.iter().filter(|(key, there)| *there && !fitting.contains(key)) {
+            let message = format!("`{key}` with attach = \"{}\"", kind.name());
+            // Where it would fit matters more than what else fits here.
+            let help = match (kind, *key) {
+                (AttachKind::Tap | AttachKind::Packet | AttachKind::Xdp, "socket" | "connect") => {
+                    "remove it, or write attach = \"qemu\" and name no device of this host"
+                }
+                _ => help,
+            };
+            let mistake = Mistake::new(section.key_span(key), message)
+                .expected(format!("expected only: {expected}"))
+                .help(help);
+            result = Err(mistakes.report(mistake));
+        }
+        result
     }
 }
 
@@ -90,41 +199,13 @@ fn present(
     section: &Section<'_>,
     key: &'static str,
     example: &str,
-    read: Read<Option<At<Arc<str>>>>,
+    read: &Read<Option<At<Arc<str>>>>,
     mistakes: &mut Mistakes,
 ) -> Read<Arc<str>> {
-    match read? {
+    match read.clone()? {
         Some(at) => Ok(at.value),
         None => Err(section.missing(key, example, mistakes)),
     }
-}
-
-/// Reports a key that does not go with this kind of attachment.
-fn without<T>(
-    section: &Section<'_>,
-    kind: AttachKind,
-    key: &'static str,
-    read: &Read<Option<At<T>>>,
-    mistakes: &mut Mistakes,
-) -> Read<()> {
-    if !matches!(read, Ok(Some(_))) {
-        return Ok(());
-    }
-    let (keys, help) = match kind {
-        AttachKind::Tap => (
-            "tap, bridge and uplink",
-            "remove it, or write attach = \"packet\" and neither tap nor bridge",
-        ),
-        AttachKind::Packet | AttachKind::Xdp => (
-            "interface",
-            "remove it: frames come and go on the interface itself, by no TAP and no bridge",
-        ),
-    };
-    let span = section.key_span(key);
-    let mistake = Mistake::new(span, format!("`{key}` with attach = \"{}\"", kind.name()))
-        .expected(format!("expected only: {keys}"))
-        .help(help);
-    Err(mistakes.report(mistake))
 }
 
 fn without_bridge(uplink: &At<Uplink>, mistakes: &mut Mistakes) -> Reported {

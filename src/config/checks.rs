@@ -45,7 +45,6 @@ pub(super) const CHECK: Schema = Schema {
         "rcode",
         "command",
     ],
-    reserved: &[],
     is_root: false,
 };
 

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use super::Snapshot;
 use super::check::Check;
 use super::durations::format_duration;
-use super::snapshot::{Announce, AttachKind, RealServer, Router, Segment, Service, Timeouts};
+use super::snapshot::{
+    Announce, Attach, AttachKind, RealServer, Router, Segment, Service, Sockets, Timeouts,
+};
 
 /// Every difference; empty if the two are equal.
 pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<String> {
@@ -87,8 +89,21 @@ impl Changes {
             self.word("role", &old.role, &segment.role);
             let kinds = (old.attach.kind(), segment.attach.kind());
             self.word("attach", &kinds.0, &kinds.1);
-            let key = if kinds.1 == AttachKind::Tap { "tap" } else { "interface" };
-            self.value(key, old.device(), segment.device());
+            match (sockets(old), sockets(segment)) {
+                (Some(old), Some(new)) => {
+                    self.option("socket", old.listen(), new.listen());
+                    let list = |of: &Sockets| of.connect().cloned().collect::<Vec<_>>();
+                    self.list("connect", &list(old), &list(new));
+                }
+                _ => {
+                    let key = match kinds.1 {
+                        AttachKind::Tap => "tap",
+                        AttachKind::Packet | AttachKind::Xdp => "interface",
+                        AttachKind::Qemu => "socket",
+                    };
+                    self.value(key, old.device(), segment.device());
+                }
+            }
             self.option("bridge", old.bridge(), segment.bridge());
             self.option("uplink", old.uplink(), segment.uplink());
             self.word("offload", &old.offload, &segment.offload);
@@ -272,6 +287,13 @@ impl Changes {
             if items.is_empty() { "none".to_owned() } else { items.join(", ") }
         };
         self.value(name, &text(before), &text(after));
+    }
+}
+
+fn sockets(segment: &Segment) -> Option<&Sockets> {
+    match &segment.attach {
+        Attach::Qemu { sockets } => Some(sockets),
+        Attach::Tap { .. } | Attach::Packet { .. } | Attach::Xdp { .. } => None,
     }
 }
 

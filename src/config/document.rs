@@ -42,7 +42,6 @@ pub const LISTEN_MAX: usize = 64;
 const ROOT: Schema = Schema {
     header: "the file",
     keys: &["router", "announce", "segment", "timeouts", "service"],
-    reserved: &[],
     is_root: true,
 };
 /// How old a state file may be unless the configuration says otherwise: longer than any restart
@@ -60,17 +59,14 @@ const ROUTER: Schema = Schema {
         "state",
         "state_max_age",
     ],
-    reserved: &[],
     is_root: false,
 };
 const ANNOUNCE: Schema = Schema {
     header: "[announce]",
     keys: &["count", "repeat", "repeat_after", "refresh"],
-    reserved: &[],
     is_root: false,
 };
-const TIMEOUTS: Schema =
-    Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, reserved: &[], is_root: false };
+const TIMEOUTS: Schema = Schema { header: "[timeouts]", keys: &TIMEOUT_KEYS, is_root: false };
 const SEGMENT: Schema = Schema {
     header: "[segment.NAME]",
     keys: &[
@@ -80,6 +76,8 @@ const SEGMENT: Schema = Schema {
         "bridge",
         "uplink",
         "interface",
+        "socket",
+        "connect",
         "vlan",
         "offload",
         "mac",
@@ -88,11 +86,9 @@ const SEGMENT: Schema = Schema {
         "defend",
         "arp_guard",
     ],
-    reserved: &["socket"],
     is_root: false,
 };
-const VLAN: Schema =
-    Schema { header: "vlan", keys: &["id", "protocol"], reserved: &[], is_root: false };
+const VLAN: Schema = Schema { header: "vlan", keys: &["id", "protocol"], is_root: false };
 const SERVICE: Schema = Schema {
     header: "[[service]]",
     keys: &[
@@ -117,27 +113,20 @@ const SERVICE: Schema = Schema {
         "sorry_server",
         "real_server",
     ],
-    reserved: &[],
     is_root: false,
 };
 const LISTEN: Schema =
-    Schema { header: "listen", keys: &["vip", "protocol", "ports"], reserved: &[], is_root: false };
-const PERSISTENCE: Schema = Schema {
-    header: "persistence",
-    keys: &["timeout", "netmask", "netmask_v6"],
-    reserved: &[],
-    is_root: false,
-};
+    Schema { header: "listen", keys: &["vip", "protocol", "ports"], is_root: false };
+const PERSISTENCE: Schema =
+    Schema { header: "persistence", keys: &["timeout", "netmask", "netmask_v6"], is_root: false };
 const SORRY_SERVER: Schema = Schema {
     header: "[service.sorry_server]",
     keys: &["name", "address", "mac", "vip_mac", "segment"],
-    reserved: &[],
     is_root: false,
 };
 const SCHEDULER_OPTIONS: Schema = Schema {
     header: "scheduler_options",
     keys: &["port", "fallback", "table_size", "expiration"],
-    reserved: &[],
     is_root: false,
 };
 const REAL_SERVER: Schema = Schema {
@@ -152,7 +141,6 @@ const REAL_SERVER: Schema = Schema {
         "upper_threshold",
         "lower_threshold",
     ],
-    reserved: &[],
     is_root: false,
 };
 

@@ -19,8 +19,6 @@ pub(super) struct Schema {
     /// As it is written in the file, for instance `[[service]]`.
     pub header: &'static str,
     pub keys: &'static [&'static str],
-    /// Keys that a later version will have: not typing errors, but not supported either.
-    pub reserved: &'static [&'static str],
     /// The document itself: a header that is not understood leaves its keys here.
     pub is_root: bool,
 }
@@ -228,12 +226,7 @@ impl<'d> Section<'d> {
 
     /// The mistake that a key is which does not belong here.
     fn stranger(&self, key: &str, span: Span) -> Mistake {
-        let Schema { keys, reserved, .. } = self.schema;
-        if reserved.contains(&key) {
-            return Mistake::new(span, format!("`{key}` is not supported by this version"))
-                .expected("reserved for a later version")
-                .help("remove it");
-        }
+        let keys = self.schema.keys;
         let message = format!("unknown key {} in {}", ticked(key), self.header());
         let mistake = if self.schema.is_root {
             // The broken header above it may be another's.

@@ -254,11 +254,13 @@ impl Defend {
 }
 
 impl Segment {
-    /// The device that the director's frames come from: the TAP, or the interface.
+    /// The device that the director's frames come from: the TAP, or the interface; of sockets the
+    /// first.
     pub fn device(&self) -> &Arc<str> {
         match &self.attach {
             Attach::Tap { tap, .. } => tap,
             Attach::Packet { interface } | Attach::Xdp { interface } => interface,
+            Attach::Qemu { sockets } => sockets.first(),
         }
     }
 
@@ -266,7 +268,7 @@ impl Segment {
     pub fn bridge(&self) -> Option<&Arc<str>> {
         match &self.attach {
             Attach::Tap { bridge, .. } => bridge.as_ref(),
-            Attach::Packet { .. } | Attach::Xdp { .. } => None,
+            Attach::Packet { .. } | Attach::Xdp { .. } | Attach::Qemu { .. } => None,
         }
     }
 
@@ -274,7 +276,7 @@ impl Segment {
     pub fn uplink(&self) -> Option<&Uplink> {
         match &self.attach {
             Attach::Tap { uplink, .. } => uplink.as_ref(),
-            Attach::Packet { .. } | Attach::Xdp { .. } => None,
+            Attach::Packet { .. } | Attach::Xdp { .. } | Attach::Qemu { .. } => None,
         }
     }
 }
@@ -289,6 +291,44 @@ pub enum Attach {
     Packet { interface: Arc<str> },
     /// By an XDP socket on an interface of the host.
     Xdp { interface: Arc<str> },
+    /// By Unix sockets whose other ends are network cards of virtual machines.
+    Qemu { sockets: Sockets },
+}
+
+/// Where virtual machines are connected. There is at least one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sockets {
+    first: Arc<str>,
+    listens: bool,
+    others: Vec<Arc<str>>,
+}
+
+impl Sockets {
+    /// A socket that machines connect to, or some that machines listen on, or both; `None` if
+    /// there is neither.
+    pub fn new(listen: Option<Arc<str>>, mut connect: Vec<Arc<str>>) -> Option<Sockets> {
+        if let Some(first) = listen {
+            return Some(Sockets { first, listens: true, others: connect });
+        }
+        if connect.is_empty() {
+            return None;
+        }
+        Some(Sockets { first: connect.remove(0), listens: false, others: connect })
+    }
+
+    /// Any machine may connect here.
+    pub fn listen(&self) -> Option<&Arc<str>> {
+        self.listens.then_some(&self.first)
+    }
+
+    /// One machine listens at each of these.
+    pub fn connect(&self) -> impl Iterator<Item = &Arc<str>> {
+        (!self.listens).then_some(&self.first).into_iter().chain(&self.others)
+    }
+
+    fn first(&self) -> &Arc<str> {
+        &self.first
+    }
 }
 
 impl Attach {
@@ -297,6 +337,7 @@ impl Attach {
             Attach::Tap { .. } => AttachKind::Tap,
             Attach::Packet { .. } => AttachKind::Packet,
             Attach::Xdp { .. } => AttachKind::Xdp,
+            Attach::Qemu { .. } => AttachKind::Qemu,
         }
     }
 }
@@ -309,16 +350,19 @@ pub enum AttachKind {
     Tap,
     Packet,
     Xdp,
+    Qemu,
 }
 
 impl AttachKind {
-    pub const ALL: [AttachKind; 3] = [AttachKind::Tap, AttachKind::Packet, AttachKind::Xdp];
+    pub const ALL: [AttachKind; 4] =
+        [AttachKind::Tap, AttachKind::Packet, AttachKind::Xdp, AttachKind::Qemu];
 
     pub const fn name(self) -> &'static str {
         match self {
             AttachKind::Tap => "tap",
             AttachKind::Packet => "packet",
             AttachKind::Xdp => "xdp",
+            AttachKind::Qemu => "qemu",
         }
     }
 }

@@ -93,13 +93,22 @@ pub(super) fn uplink(value: Value<'_>) -> Result<Uplink, Mistake> {
 
 /// Where the control socket is.
 pub(super) fn socket_path(value: Value<'_>) -> Result<PathBuf, Mistake> {
+    unix_socket(value, "remove it for the default, /run/vipr.sock").map(PathBuf::from)
+}
+
+/// Where machines and a segment meet.
+pub(super) fn segment_socket(value: Value<'_>) -> Result<Arc<str>, Mistake> {
+    unix_socket(value, "name a socket, as in \"/run/vipr/front.sock\"").map(Arc::from)
+}
+
+fn unix_socket<'d>(value: Value<'d>, help: &str) -> Result<&'d str, Mistake> {
     let text = value.string("expected a path in quotation marks")?;
     let expected = format!("expected 1 to {SOCKET_PATH_BYTES_MAX} bytes");
     if text.is_empty() || text.contains('\0') {
         return Err(value
             .mistake(format_args!("is not a path: {}", quoted(text)))
             .expected(expected)
-            .help("remove it for the default, /run/vipr.sock"));
+            .help(help));
     }
     if text.len() > SOCKET_PATH_BYTES_MAX {
         return Err(value
@@ -107,7 +116,7 @@ pub(super) fn socket_path(value: Value<'_>) -> Result<PathBuf, Mistake> {
             .expected(expected)
             .help("Unix sockets allow no longer path: shorten it"));
     }
-    Ok(text.into())
+    Ok(text)
 }
 
 /// Where a file is.

@@ -19,11 +19,12 @@ use super::router::Router;
 use super::source::{self, COPY, Source};
 use super::virtio::{Arrived, HostPort};
 use super::{setup, source::write_copy};
-use crate::config::Snapshot;
 use crate::config::snapshot::Uplink;
+use crate::config::{self, Snapshot};
 use crate::port::cards::{self, CardInfo};
 use crate::shell::file;
 use crate::shell::protocol::{ReloadOutcome, Reply, Request, ShellCommand};
+use crate::shell::watch::CHANGES_TOLD_MAX;
 
 /// How often a source is looked at that does not say when it changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -260,11 +261,13 @@ impl Machine {
             log::error!("configuration from the host: refused: {}", missing.trim_end());
             return refused(missing);
         }
+        let before = file::parse(Path::new("vipr.toml"), &self.text).ok();
         if let Err(error) = self.put(text) {
             return refused(format!("{COPY}: cannot be written: {error}"));
         }
         if self.router.is_running() {
-            return self.reload();
+            let changes = before.map(|before| config::diff(&before, &snapshot));
+            return told(self.reload(), changes.unwrap_or_default());
         }
         log::info!("configuration from the host: the router starts with it");
         self.router.start();
@@ -340,6 +343,20 @@ fn resident_kb(process: &str) -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }
 
+/// The router's answer for whoever sent the configuration. The router watches its copy, and may have
+/// taken it into force before it was asked to: then to it nothing has changed.
+fn told(answer: Reply, mut changes: Vec<String>) -> Reply {
+    match answer {
+        Reply::Reload(ReloadOutcome::Unchanged { generation }) if !changes.is_empty() => {
+            let count = changes.len();
+            changes.truncate(CHANGES_TOLD_MAX);
+            let more = count - changes.len();
+            Reply::Reload(ReloadOutcome::Applied { generation, changes, more })
+        }
+        answer => answer,
+    }
+}
+
 fn refused(diagnostics: String) -> Reply {
     Reply::Reload(ReloadOutcome::Refused { generation: 0, diagnostics })
 }
@@ -370,6 +387,20 @@ fn missing_cards(snapshot: &Snapshot, there: &[CardInfo]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::wire::MacAddr;
+
+    #[test]
+    fn who_sent_a_configuration_is_told_what_it_changed_even_if_the_router_was_quicker() {
+        let unchanged = || Reply::Reload(ReloadOutcome::Unchanged { generation: 2 });
+        let applied = |changes: &[&str], more| {
+            let changes = changes.iter().map(ToString::to_string).collect();
+            Reply::Reload(ReloadOutcome::Applied { generation: 2, changes, more })
+        };
+        assert_eq!(told(unchanged(), Vec::new()), unchanged());
+        assert_eq!(told(unchanged(), vec!["a".to_owned()]), applied(&["a"], 0));
+        assert_eq!(told(applied(&["b"], 0), vec!["a".to_owned()]), applied(&["b"], 0));
+        let many = vec!["a".to_owned(); CHANGES_TOLD_MAX + 3];
+        assert_eq!(told(unchanged(), many), applied(&["a"; CHANGES_TOLD_MAX], 3));
+    }
 
     #[test]
     fn a_card_that_is_not_there_is_named_with_those_that_are() {

@@ -19,6 +19,8 @@ const BUFFER_LEN: usize = 64 * 1024;
 pub struct Relay {
     port: HostPort,
     router: Option<UnixStream>,
+    /// Whether the router has a question that it has not answered yet.
+    is_asked: bool,
     token: Token,
     buffer: Vec<u8>,
 }
@@ -26,7 +28,7 @@ pub struct Relay {
 impl Relay {
     /// `token` is for the connection to the router; the port's own is up to the caller.
     pub fn new(port: HostPort, token: Token) -> Relay {
-        Relay { port, router: None, token, buffer: vec![0; BUFFER_LEN] }
+        Relay { port, router: None, is_asked: false, token, buffer: vec![0; BUFFER_LEN] }
     }
 
     pub fn port(&self) -> &HostPort {
@@ -38,6 +40,9 @@ impl Relay {
         loop {
             match self.port.receive(&mut self.buffer) {
                 Arrived::Nothing => return,
+                // What a host sends can be here before the kernel knows that there is one: its
+                // answer is still wanted. If there is nobody, sending the answer says so.
+                Arrived::Nobody if self.is_asked => return,
                 Arrived::Nobody => return self.router = None,
                 Arrived::Bytes(len) => {
                     if self.router.is_none() {
@@ -45,11 +50,14 @@ impl Relay {
                     }
                     let sent = match &mut self.router {
                         // Requests are short; the socket has room for them.
-                        Some(router) => router.write_all(&self.buffer[..len]).is_ok(),
+                        Some(router) => {
+                            self.is_asked = true;
+                            router.write_all(&self.buffer[..len]).is_ok()
+                        }
                         None => false,
                     };
                     if !sent {
-                        self.router = None;
+                        (self.router, self.is_asked) = (None, false);
                         let _ = self.port.send(b"{\"error\":\"the router does not run\"}\n");
                     }
                 }
@@ -61,15 +69,17 @@ impl Relay {
     pub fn handle_router(&mut self) {
         while let Some(router) = &mut self.router {
             match router.read(&mut self.buffer) {
-                Ok(0) => self.router = None,
+                Ok(0) => (self.router, self.is_asked) = (None, false),
                 Ok(len) => {
+                    // An answer is a line.
+                    self.is_asked &= self.buffer[len - 1] != b'\n';
                     if self.port.send(&self.buffer[..len]).is_err() {
-                        self.router = None;
+                        (self.router, self.is_asked) = (None, false);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => self.router = None,
+                Err(_) => (self.router, self.is_asked) = (None, false),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::{Batch, Condition, Lost, PacketPort, Port, Readiness, TapPort, XdpPort};
+use super::{Batch, Condition, Lost, PacketPort, Port, QemuPort, Readiness, TapPort, XdpPort};
 use crate::wire::Offload;
 
 /// A port, however it is attached.
@@ -11,6 +11,7 @@ pub enum AnyPort {
     Tap(TapPort),
     Packet(PacketPort),
     Xdp(XdpPort),
+    Qemu(QemuPort),
 }
 
 /// Does the same with the port of whichever kind.
@@ -20,6 +21,7 @@ macro_rules! each {
             AnyPort::Tap($port) => $does,
             AnyPort::Packet($port) => $does,
             AnyPort::Xdp($port) => $does,
+            AnyPort::Qemu($port) => $does,
         }
     };
 }

@@ -252,6 +252,8 @@ fn parse_kind(info: &[u8]) -> Kind {
         "tun" if data_byte(TUN_TYPE).copied() == Some(libc::IFF_TAP as u8) => {
             Kind::Tap { multi_queue: data_byte(TUN_MULTI_QUEUE).is_some_and(|&flag| flag != 0) }
         }
+        // A card that is a port of a bridge tells what it is there, and no kind of its own.
+        "" => Kind::Plain,
         _ => Kind::Other(name),
     }
 }
@@ -278,6 +280,22 @@ mod tests {
         assert!(!links.has_ports(loopback.index).unwrap());
         assert!(links.has_addresses(loopback.index).unwrap(), "127.0.0.1 is one of this machine");
         assert!(!links.has_addresses(i32::MAX as u32).unwrap());
+    }
+
+    #[test]
+    fn a_card_is_plain_as_a_port_of_a_bridge_too() {
+        let text = |kind: u16, text: &[u8]| {
+            let mut attribute = (4 + text.len() as u16).to_ne_bytes().to_vec();
+            attribute.extend(kind.to_ne_bytes());
+            attribute.extend(text);
+            attribute.resize(attribute.len().next_multiple_of(4), 0);
+            attribute
+        };
+        let slave = text(libc::IFLA_INFO_SLAVE_KIND, b"bridge\0");
+        assert_eq!(parse_kind(&slave), Kind::Plain);
+        let veth = [text(libc::IFLA_INFO_KIND, b"veth\0"), slave].concat();
+        assert_eq!(parse_kind(&veth), Kind::Other("veth".to_owned()));
+        assert_eq!(parse_kind(&text(libc::IFLA_INFO_KIND, b"bridge\0")), Kind::Bridge);
     }
 
     #[test]

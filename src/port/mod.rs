@@ -16,8 +16,10 @@ pub mod open_error;
 mod pace;
 pub mod packet;
 pub mod pcap;
+pub mod qemu;
 pub mod tap;
 mod tap_offload;
+pub mod unix_socket;
 pub mod urgent;
 mod vnet_header;
 pub mod xdp;
@@ -30,6 +32,7 @@ pub use batch::Batch;
 pub use fault::Fault;
 pub use open_error::OpenError;
 pub use packet::{PacketConfig, PacketPort};
+pub use qemu::{QemuConfig, QemuPort};
 pub use tap::{Card, TapConfig, TapPort};
 pub use xdp::XdpPort;
 
@@ -57,7 +60,8 @@ pub struct Lost {
 pub struct Condition {
     /// Whether it is up, and its cable has a far end.
     pub running: bool,
-    /// Frames on their way to us that it lost for want of room, since it was made or opened.
+    /// Frames on their way to us that it lost for want of room, since it was made or opened; where
+    /// it is a switch, those between others as well.
     pub missed: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Why a TAP or its bridge could not be had. Each `Display` is one line: what, where, and what
+//! Why a TAP and its bridge, an interface or a socket could not be had. Each `Display` is one line: what, where, and what
 //! to do about it.
 
 use std::io;
@@ -147,6 +147,20 @@ pub enum OpenError {
          configure attach = \"packet\""
     )]
     MemoryLock { name: String, needed: u64, limit: u64 },
+    /// Somebody listens on the socket.
+    #[error(
+        "socket {path}: another program listens there: stop that program (another vipr?) or \
+         configure another socket"
+    )]
+    SocketTaken { path: String },
+    /// The socket's name is that of something else.
+    #[error(
+        "socket {path}: there is something else of that name: remove it, or configure another socket"
+    )]
+    NotASocket { path: String },
+    /// The socket cannot be listened on.
+    #[error("socket {path}: cannot listen ({error}): {}", socket_remedy(error))]
+    Socket { path: String, error: io::Error },
     /// Anything else the kernel refused.
     #[error("{role} {name}: cannot {action}: {error}")]
     Refused { role: &'static str, name: String, action: &'static str, error: io::Error },
@@ -165,6 +179,13 @@ impl OpenError {
             Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { role, name, action },
             _ => OpenError::Refused { role, name, action, error },
         }
+    }
+}
+
+fn socket_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make its directory, or configure another socket",
+        _ => "run vipr as a user who may make files there, or configure another socket",
     }
 }
 
@@ -236,11 +257,14 @@ mod tests {
             OpenError::NotACard { name: name(), found: name(), there_are: name() },
             OpenError::CardElsewhere { card: name(), bridge: name(), found: name() },
             OpenError::refused("bridge", "x0", "make it", error()),
+            OpenError::SocketTaken { path: name() },
+            OpenError::NotASocket { path: name() },
+            OpenError::Socket { path: name(), error: error() },
         ];
         for error in rows {
             let line = error.to_string();
             assert!(!line.contains('\n'), "{line}");
-            let subjects = ["TAP ", "bridge ", "card "];
+            let subjects = ["TAP ", "bridge ", "card ", "socket "];
             assert!(subjects.iter().any(|subject| line.starts_with(subject)), "{line}");
         }
     }

@@ -1,21 +1,20 @@
 //! The control socket: `vipr status` and the others ask here. Only its owner may.
 
-use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net as blocking;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mio::net::UnixListener;
 use mio::{Interest, Registry};
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::Mode;
 
 use super::protocol::{Reply, Request};
 pub(super) use super::server::{Answer, ClientId};
 use super::server::{Manners, Parsed, Refusal, Server};
 use super::tokens;
 use crate::director::Instant;
+use crate::port::unix_socket::{self, Obstacle, SocketFile};
 
 /// Clients at a time.
 pub const CLIENTS_MAX: usize = 16;
@@ -75,7 +74,7 @@ impl Control {
 
     /// Where it listens.
     pub fn path(&self) -> &Path {
-        &self.file.path
+        self.file.path()
     }
 
     pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
@@ -144,68 +143,23 @@ impl Control {
     }
 }
 
-/// The file of a socket that this process listens on.
-struct SocketFile {
-    path: PathBuf,
-    /// Device and inode: another router may have put its own there since.
-    identity: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == self.identity)
-        {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
-    let failed = |source| BindError::Io { path: path.to_owned(), source };
-    // Two routers that start at once must not both find the other's socket dead.
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+    let bind = |path: &Path| {
+        // The mode must be right from the first moment on.
+        let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+        let listener = blocking::UnixListener::bind(path);
+        rustix::process::umask(umask);
+        listener
     };
-    let lock = fs::File::open(directory).map_err(failed)?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(
-        |error| match error {
-            rustix::io::Errno::WOULDBLOCK => BindError::AlreadyRunning(path.to_owned()),
-            error => failed(error.into()),
-        },
-    )?;
-    remove_stale(path)?;
-    // The mode must be right from the first moment on.
-    let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(umask);
-    let listener = listener.map_err(failed)?;
-    let metadata = fs::symlink_metadata(path).map_err(failed)?;
-    let identity = (metadata.dev(), metadata.ino());
-    Ok((listener, SocketFile { path: path.to_owned(), identity }))
-}
-
-/// Removes the socket of a router that has died.
-fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let failed = |source| BindError::Io { path: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket(path.to_owned()));
+    let (listener, file) = unix_socket::listen(path, bind).map_err(|obstacle| {
+        let path = path.to_owned();
+        match obstacle {
+            Obstacle::Taken => BindError::AlreadyRunning(path),
+            Obstacle::NotASocket => BindError::NotASocket(path),
+            Obstacle::Io(source) => BindError::Io { path, source },
         }
-        Ok(_) => {}
-    }
-    match blocking::UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(failed(error)),
-        // Someone listens, or would if they were not so busy.
-        _ => Err(BindError::AlreadyRunning(path.to_owned())),
-    }
+    })?;
+    Ok((UnixListener::from_std(listener), file))
 }
 
 /// Takes the first line out of `input`. What comes last may lack its line feed.
@@ -245,6 +199,7 @@ fn line(reply: &Reply) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;

@@ -17,8 +17,8 @@ use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment, Uplink};
 use crate::director::{Instant, SegmentId};
 use crate::port::urgent::URGENT_LEN;
 use crate::port::{
-    AnyPort, Batch, Card, Condition, Lost, PacketConfig, PacketPort, Port, Readiness, TapConfig,
-    TapPort, XdpPort,
+    AnyPort, Batch, Card, Condition, Lost, PacketConfig, PacketPort, Port, QemuConfig, QemuPort,
+    Readiness, TapConfig, TapPort, XdpPort,
 };
 use crate::wire::{Offload, finish};
 
@@ -581,7 +581,7 @@ fn send_finished(port: &mut impl Port, bytes: &[u8], offload: Offload) -> io::Re
 
 /// Whether a port opened for one of them serves the other.
 fn same_device(a: &Segment, b: &Segment) -> bool {
-    // A port on an interface of the host hears what is sent to the director's MAC.
+    // Any other port hears what is sent to the director's MAC.
     let is_tap = a.attach.kind() == AttachKind::Tap;
     let same_mac = is_tap || a.mac == b.mac;
     // A TAP is opened with or without headers for it.
@@ -589,7 +589,7 @@ fn same_device(a: &Segment, b: &Segment) -> bool {
     a.attach == b.attach && a.mtu == b.mtu && same_mac && same_offload
 }
 
-/// Opens what a segment says: a TAP, or an interface of the host.
+/// Opens what a segment says: a TAP, an interface of the host, or sockets of virtual machines.
 #[derive(Clone, Copy, Debug)]
 pub struct Devices;
 
@@ -617,6 +617,12 @@ impl Opener for Devices {
             Attach::Xdp { interface } => {
                 let config = PacketConfig { interface, mac: segment.mac, mtu };
                 Ok(AnyPort::Xdp(XdpPort::open(&config)?))
+            }
+            Attach::Qemu { sockets } => {
+                let listen = sockets.listen().map(|path| &**path);
+                let connect = sockets.connect().map(|path| &**path).collect();
+                let config = QemuConfig { mac: segment.mac, mtu, listen, connect };
+                Ok(AnyPort::Qemu(QemuPort::open(&config)?))
             }
         }
     }

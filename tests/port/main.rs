@@ -7,5 +7,6 @@ mod support;
 
 mod offload;
 mod packet;
+mod qemu;
 mod tap;
 mod xdp;

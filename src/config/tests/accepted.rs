@@ -63,6 +63,31 @@ fn a_segment_is_attached_by_a_tap_or_to_an_interface() {
 }
 
 #[test]
+fn a_segment_is_the_network_of_virtual_machines_by_sockets() {
+    let sockets = |lines: &str| {
+        let front = accepted(&edited(&[(3, lines)])).segments.remove(0);
+        let Attach::Qemu { sockets } = &front.attach else { panic!("{front:?}") };
+        let listen = sockets.listen().map(ToString::to_string);
+        let connect: Vec<String> = sockets.connect().map(ToString::to_string).collect();
+        (front.device().to_string(), listen, connect)
+    };
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        sockets("attach = \"qemu\"\nsocket = \"/run/f\""),
+        ("/run/f".to_owned(), Some("/run/f".to_owned()), words(&[]))
+    );
+    assert_eq!(
+        sockets("attach = \"qemu\"\nconnect = [\"/run/1\", \"/run/2\"]"),
+        ("/run/1".to_owned(), None, words(&["/run/1", "/run/2"]))
+    );
+    // A relative path may look like a device.
+    assert_eq!(
+        sockets("attach = \"qemu\"\nsocket = \"vipr-back\"\nconnect = [\"1\"]"),
+        ("vipr-back".to_owned(), Some("vipr-back".to_owned()), words(&["1"]))
+    );
+}
+
+#[test]
 fn what_is_written_is_read() {
     let snapshot = accepted(&edited(&[
         (

@@ -45,10 +45,7 @@ fn misplaced_keys_and_tables_are_named() {
             &[(1, "[router]\nstate = \"\"\nnam = \"x\"\n[segment.front]")],
             &["2:9: `state` is not a path: \"\"", "3:1: unknown key `nam` in [router]"],
         ),
-        (
-            &[(2, "role = \"vip\"\nsocket = \"x\"")],
-            &["3:1: `socket` is not supported by this version"],
-        ),
+        (&[(2, "role = \"vip\"\nsocket = \"x\"")], &["3:1: `socket` with attach = \"tap\""]),
         (
             &[(2, "role = \"vip\"\nuplink = \"eth0\"")],
             &["3:10: `uplink` in a segment without a bridge"],
@@ -140,6 +137,43 @@ fn keys_that_do_not_go_with_the_attachment_are_named() {
                 (8, "tap = \"t\"\nbridge = \"eth0\""),
             ],
             &["10:10: bridge `eth0` is in use already"],
+        ),
+    ]);
+}
+
+#[test]
+fn sockets_of_machines_go_with_nothing_else() {
+    let long = format!("attach = \"qemu\"\nsocket = \"/{}\"", "x".repeat(107));
+    check(&[
+        (&[(3, "socket = \"/run/f\"")], &["3:1: `socket` without `attach`"]),
+        (&[(3, "connect = [\"/run/1\"]")], &["3:1: `connect` without `attach`"]),
+        (&[(3, "attach = \"qemu\"")], &["1:1: [segment.front] without `socket`"]),
+        (&[(3, "attach = \"qemu\"\nconnect = []")], &["1:1: [segment.front] without `socket`"]),
+        (&[(3, "attach = \"qemu\"\nconnect = \"/run/1\"")], &["4:11: `connect` is a string"]),
+        (&[(3, "attach = \"qemu\"\nsocket = \"\"")], &["4:10: `socket` is not a path: \"\""]),
+        (&[(3, &long)], &["4:10: `socket` is 108 bytes long"]),
+        (
+            &[(3, "attach = \"qemu\"\nsocket = \"/run/f\"\ntap = \"t\"\nuplink = \"eth0\"")],
+            &["5:1: `tap` with attach = \"qemu\"", "6:1: `uplink` with attach = \"qemu\""],
+        ),
+        (&[(3, "tap = \"t\"\nsocket = \"/run/f\"")], &["4:1: `socket` with attach = \"tap\""]),
+        (
+            &[(3, "attach = \"packet\"\ninterface = \"eth0\"\nconnect = [\"/run/1\"]")],
+            &["5:1: `connect` with attach = \"packet\""],
+        ),
+        (
+            &[(3, "attach = \"qemu\"\nsocket = \"/run/f\"\narp_guard = true")],
+            &["5:13: `arp_guard` on a segment without a bridge"],
+        ),
+        (
+            &[
+                (3, "attach = \"qemu\"\nsocket = \"/run/f\"\nconnect = [\"/run/f\"]"),
+                (8, "attach = \"qemu\"\nconnect = [\"/run/1\", \"/run/f\"]"),
+            ],
+            &[
+                "5:12: socket `/run/f` is in use already",
+                "11:22: socket `/run/f` is in use already",
+            ],
         ),
     ]);
 }
@@ -1059,7 +1093,7 @@ fn all_mistakes_are_reported_at_once() {
         "3:7: `tap` is 18 bytes long: \"vipr-front-sixteen\"",
         "4:1: unknown key `brigde` in [segment.front]",
         "10:7: `mtu` is out of range: 20",
-        "11:1: `socket` is not supported by this version",
+        "11:1: `socket` with attach = \"tap\"",
         "16:7: VIP 10.0.0.1 is the director's own address",
         "18:10: `ports` has port 0",
         "18:13: `ports` is not a port or a range: \"x\"",

@@ -102,7 +102,8 @@ fn derive_mac(router: &str, segment: &str, taken: impl Fn(MacAddr) -> bool) -> M
 /// No device is used twice, in whatever part; but segments of different VLANs may share a TAP, and
 /// with it its bridge.
 fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
-    let mut seen: HashMap<&str, (&SegmentSection, &Device)> = HashMap::new();
+    // A socket may have the name of a device.
+    let mut seen: HashMap<(bool, &str), (&SegmentSection, &Device)> = HashMap::new();
     let mut vlans = Seen::new();
     for section in sections {
         for device in &section.attachment.devices {
@@ -110,7 +111,8 @@ fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
             let vlan = (*kind == "TAP").then(|| section.vlan.ok()).flatten();
             let same_vlan = vlan
                 .and_then(|vlan| vlans.note((value.clone(), vlan.map(|vlan| vlan.value)), *span));
-            let &mut (first, earlier) = seen.entry(value).or_insert((section, device));
+            let &mut (first, earlier) =
+                seen.entry((*kind == "socket", value)).or_insert((section, device));
             if core::ptr::eq(earlier, device) {
                 continue;
             }
@@ -124,6 +126,7 @@ fn check_devices(sections: &[SegmentSection], mistakes: &mut Mistakes) {
             let help = match *kind {
                 "TAP" => "give each segment a TAP of its own, or on one TAP a `vlan` of its own",
                 "interface" => "one segment with role = \"both\" serves one interface",
+                "socket" => "any number of machines may connect to one, and one listens at each",
                 _ => "one segment with role = \"both\" serves one bridge from one TAP",
             };
             let message = match vlan.flatten() {

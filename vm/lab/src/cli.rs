@@ -14,10 +14,6 @@ use crate::lab::session::{self, Options};
 use crate::lab::stories::{STORIES, Story};
 use crate::lab::visitor;
 
-/// How a disk's kernel is started: messages on the screen and the first serial port, the
-/// configuration in the image.
-const DISK_OPTIONS: &str = "console=tty0 console=ttyS0 panic=10 quiet";
-
 /// Virtual machines around vipr. `make vm-lab` and `make image` use it.
 #[derive(Debug, Parser)]
 #[command(name = "vipr-lab", disable_help_subcommand = true)]
@@ -87,6 +83,9 @@ struct LabArguments {
     /// The description of the lab.
     #[arg(long, value_name = "FILE", default_value = "vm/lab.toml")]
     description: PathBuf,
+    /// The director is a process of this host, and its machines' switch.
+    #[arg(long)]
+    on_host: bool,
     /// How many real servers, instead of those described.
     #[arg(long, value_name = "NUMBER")]
     real_servers: Option<usize>,
@@ -181,6 +180,7 @@ fn options(cache: &Path, lab: &LabArguments, one_arm: bool) -> Options {
         vipr: lab.program.vipr.clone(),
         real_servers: lab.real_servers,
         one_arm,
+        on_host: lab.on_host,
     }
 }
 
@@ -194,10 +194,9 @@ fn build_image(packages: &Packages, arguments: &ImageArguments) -> Result<()> {
     build::write(&vmlinuz, &build::read(&kernel.image)?)?;
     println!("{}: {} bytes", initrd.display(), archive.len());
     println!("{}", vmlinuz.display());
-    if let (true, Some(config)) = (arguments.disk, config) {
+    if arguments.disk {
         let disk = arguments.output.join("vipr.raw");
-        let contents =
-            Contents { kernel: &vmlinuz, initrd: &initrd, config, options: DISK_OPTIONS };
+        let contents = Contents { kernel: &vmlinuz, initrd: &initrd, options: disk::OPTIONS };
         disk::build(packages, &contents, &disk)?;
         println!("{}", disk.display());
     }

@@ -1,5 +1,5 @@
 //! A disk that machines with UEFI boot from: a GPT with one FAT partition, and on it systemd-boot,
-//! the kernel, the archive, and the configuration as a file that can be edited from outside.
+//! the kernel, and the archive with the configuration in it.
 //!
 //! The boot loader and the tools that write FAT (mtools) are the distribution's, unpacked and not
 //! installed. Identifiers and times are fixed, so equal contents make an equal disk.
@@ -34,12 +34,15 @@ const PARTITION_ID: [u8; 16] = *b"vipr\x00\x00\x00\x40\x80\x00\x00\x00part";
 const EPOCH: &str = "315532800";
 const SERIAL: &str = "76697072";
 
+/// How the kernel of a disk is started: messages on the screen and the first serial port, the
+/// configuration in the archive.
+pub const OPTIONS: &str = "console=tty0 console=ttyS0 panic=10 quiet";
+
 /// What goes on the disk.
 #[derive(Debug)]
 pub struct Contents<'a> {
     pub kernel: &'a Path,
     pub initrd: &'a Path,
-    pub config: &'a Path,
     /// Words for the kernel.
     pub options: &'a str,
 }
@@ -59,13 +62,12 @@ pub fn build(packages: &Packages, contents: &Contents<'_>, output: &Path) -> Res
         format!("title vipr\nlinux /vmlinuz\ninitrd /vipr.cpio.gz\noptions {}\n", contents.options),
     )?;
     let menu = file("loader.conf", "timeout 0\ndefault vipr.conf\n".to_owned())?;
-    let files: [(&Path, &str); 6] = [
+    let files: [(&Path, &str); 5] = [
         (&loader, "EFI/BOOT/BOOTX64.EFI"),
         (&menu, "loader/loader.conf"),
         (&entry, "loader/entries/vipr.conf"),
         (contents.kernel, "vmlinuz"),
         (contents.initrd, "vipr.cpio.gz"),
-        (contents.config, "vipr.toml"),
     ];
     let mut size = SPARE;
     for (path, _) in &files {
@@ -84,7 +86,7 @@ pub fn build(packages: &Packages, contents: &Contents<'_>, output: &Path) -> Res
         mtools.run("mmd", &[&format!("::{folder}")], size)?;
     }
     for (path, place) in files {
-        mtools.run("mcopy", &["-m", &path.to_string_lossy(), &format!("::{place}")], size)?;
+        mtools.run("mcopy", &[&path.to_string_lossy(), &format!("::{place}")], size)?;
     }
     Ok(())
 }

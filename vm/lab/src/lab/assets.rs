@@ -24,6 +24,8 @@ pub struct Assets {
     pub guest: PathBuf,
     /// Of vipr as the only program.
     pub vipr: PathBuf,
+    /// vipr itself.
+    pub program: PathBuf,
 }
 
 impl Assets {
@@ -41,6 +43,7 @@ impl Assets {
             kernel: kernel.image.clone(),
             guest: cache.join("guest.cpio"),
             vipr: cache.join("vipr.cpio.gz"),
+            program: vipr.to_owned(),
         };
         build::write(&assets.guest, &guest.finish())?;
         build::write(&assets.vipr, &image::archive(&modules, vipr, None)?)?;

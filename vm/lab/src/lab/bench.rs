@@ -6,7 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::machine::{self, Accelerator, Machine, Plan};
+use super::cluster::run_folder;
+use super::machine::{self, Accelerator, Boot, Machine, Plan};
 use super::stop;
 use crate::build::{Error, Result};
 
@@ -49,24 +50,25 @@ pub fn run(kernel: &Path, initrd: &Path) -> Result<()> {
 }
 
 fn measure(kernel: &Path, initrd: &Path) -> Result<(Duration, Option<String>)> {
-    let folder = tempfile::Builder::new().prefix("vipr-lab.").tempdir();
-    let folder = folder.map_err(|error| Error(format!("temporary folder: {error}")))?;
+    let folder = run_folder()?;
     let cable = folder.path().join("front");
     let listener = UnixListener::bind(&cable)
         .map_err(|error| Error(format!("{}: {error}", cable.display())))?;
     let plan = Plan {
         name: "bench".to_owned(),
         memory_mib: 128,
-        kernel: kernel.to_owned(),
-        initrd: initrd.to_owned(),
-        append: "vipr.log=debug".to_owned(),
+        boot: Boot::Kernel {
+            kernel: kernel.to_owned(),
+            initrd: initrd.to_owned(),
+            append: "vipr.log=debug".to_owned(),
+        },
         cards: vec![("52:54:00:00:fe:01".to_owned(), cable)],
         ports: Vec::new(),
     };
     let start = Instant::now();
     let mut machine = Machine::start(&plan, Accelerator::Tcg, folder.path())?;
     stop::note(machine.pid());
-    let result = first_reply(&listener, &mut machine, start);
+    let result = first_reply(&listener, &mut machine, start, PATIENCE);
     let memory = result.is_ok().then(|| memory(&mut machine)).flatten();
     let said = machine.last_words();
     drop(machine);
@@ -74,14 +76,19 @@ fn measure(kernel: &Path, initrd: &Path) -> Result<(Duration, Option<String>)> {
     result.map(|time| (time, memory)).map_err(|error| Error(format!("{error}\n{said}")))
 }
 
-/// Asks until there is an answer.
-fn first_reply(listener: &UnixListener, machine: &mut Machine, start: Instant) -> Result<Duration> {
+/// Asks by ARP for the VIP of `config/only-program.toml` until there is an answer.
+pub fn first_reply(
+    listener: &UnixListener,
+    machine: &mut Machine,
+    start: Instant,
+    patience: Duration,
+) -> Result<Duration> {
     let failed = |error: std::io::Error| Error(format!("bench: {error}"));
     let (mut stream, _) = listener.accept().map_err(failed)?;
     stream.set_read_timeout(Some(ASK_INTERVAL)).map_err(failed)?;
     let mut received = Vec::new();
     let mut buffer = [0; 65_536];
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < patience {
         stop::check()?;
         let question = question();
         let len = (question.len() as u32).to_be_bytes();
@@ -96,7 +103,7 @@ fn first_reply(listener: &UnixListener, machine: &mut Machine, start: Instant) -
             return Err(Error::new("bench: the machine has ended"));
         }
     }
-    Err(Error(format!("bench: no answer to ARP within {} s", PATIENCE.as_secs())))
+    Err(Error(format!("bench: no answer to ARP within {} s", patience.as_secs())))
 }
 
 /// Waits for the line in which `vipr init` tells what it takes.

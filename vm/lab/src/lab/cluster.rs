@@ -12,18 +12,23 @@ use serde_json::Value;
 use super::agent::{Agent, Job};
 use super::assets::Assets;
 use super::description::{
-    CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_card, front_mac,
+    CLIENT_ADDRESS, CLIENT_MAC, Description, HOST_FRONT, Topology, back_mac, director_card,
+    front_mac,
 };
 use super::hub::{Cable, Hub};
-use super::machine::{self, Accelerator, HostPort, Machine, Plan, PortKind};
+use super::machine::{self, Accelerator, Boot, HostPort, Machine, Plan, PortKind};
 use super::setup;
 use super::stop;
-use crate::build::{Error, Result};
+use crate::build::{Error, Result, write};
 
 /// How long a machine may take until it does what it is told, in seconds.
 const BOOT_SECONDS: u64 = 90;
 /// How long anything in it may take, in seconds.
 const SECONDS: u64 = 60;
+/// How long the router may take to answer a question, in seconds.
+const ANSWER_SECONDS: u64 = 5;
+/// The file of a director on the host, in the lab's folder.
+const HOST_CONFIG: &str = "vipr.toml";
 /// Between two looks at something that is to change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What QEMU takes beside a machine's memory.
@@ -50,8 +55,23 @@ fn factor() -> u64 {
 pub enum DirectorKind {
     /// vipr, alone in its machine.
     Vipr,
+    /// vipr, in a process of this host: the machines' cards end at its sockets.
+    Host,
     /// The kernel's IPVS, in an ordinary machine.
     Ipvs,
+}
+
+impl DirectorKind {
+    pub fn is_vipr(self) -> bool {
+        self != DirectorKind::Ipvs
+    }
+
+    fn configuration(self, description: &Description) -> String {
+        match self {
+            DirectorKind::Host => description.configuration_on_host(),
+            DirectorKind::Vipr | DirectorKind::Ipvs => description.configuration(),
+        }
+    }
 }
 
 /// A running cluster; it ends, with all its files, when this is dropped.
@@ -80,8 +100,8 @@ impl Cluster {
     ) -> Result<Cluster> {
         check_memory(&description)?;
         let folder = run_folder()?;
-        let plans = Planner { assets, description: &description, folder: folder.path() };
-        let cables = plans.cables();
+        let planner = Planner { assets, description: &description, folder: folder.path() };
+        let cables = planner.cables(kind);
         let hub = Hub::start(&cables).map_err(|error| Error(format!("the network: {error}")))?;
         for segment in description.segments() {
             hub.set_faults(segment, description.faults(segment));
@@ -91,7 +111,7 @@ impl Cluster {
         let names = (1..=description.real_server.len()).map(|number| format!("rs{number}"));
         let servers = names.map(|name| listen(&name)).collect::<Result<Vec<_>>>()?;
         let director = match kind {
-            DirectorKind::Vipr => None,
+            DirectorKind::Vipr | DirectorKind::Host => None,
             DirectorKind::Ipvs => Some(listen("director")?),
         };
         let mut cluster = Cluster {
@@ -100,11 +120,14 @@ impl Cluster {
             client,
             servers,
             director,
-            configuration: description.configuration(),
+            configuration: kind.configuration(&description),
             kind,
             folder,
             description,
         };
+        if kind == DirectorKind::Host {
+            cluster.start_on_host(&assets.program)?;
+        }
         let planner =
             Planner { assets, description: &cluster.description, folder: cluster.folder.path() };
         for plan in planner.all(kind) {
@@ -145,6 +168,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts vipr as a process of this host, before the machines: they connect to it.
+    fn start_on_host(&mut self, program: &Path) -> Result<()> {
+        let program = fs::canonicalize(program)
+            .map_err(|error| Error(format!("{}: {error}", program.display())))?;
+        write(&self.folder().join(HOST_CONFIG), self.configuration.as_bytes())?;
+        let words = ["run", "-c", HOST_CONFIG];
+        let director = Machine::process("director", &program, &words, self.folder())?;
+        stop::note(director.pid());
+        self.machines.push(director);
+        self.wait_for("vipr to start", boot_patience(), |cluster| {
+            cluster.server_status().map(|_| ())
+        })
+        .map_err(|error| self.explain(error))
+    }
+
     fn set_up(&mut self) -> Result<()> {
         let mut jobs = Vec::new();
         let script = setup::client(CLIENT_ADDRESS);
@@ -169,7 +207,7 @@ impl Cluster {
         for job in jobs {
             job.finish(boot_patience())?;
         }
-        if self.kind == DirectorKind::Vipr {
+        if self.kind.is_vipr() {
             self.wait_for("the director to find its real servers", boot_patience(), |cluster| {
                 let servers = cluster.server_status()?;
                 let found = |server: &Value| server["mac"].is_string() || is_expected_down(server);
@@ -181,6 +219,15 @@ impl Cluster {
 
     /// Sends a configuration to the director; what it answers.
     pub fn push(&self, text: &str, patience: Duration) -> Result<Value> {
+        if self.kind == DirectorKind::Host {
+            // Whole, or not at all: the router watches it. And it is asked before it looks by
+            // itself, for the answer.
+            let next = self.folder().join("next.toml");
+            write(&next, text.as_bytes())?;
+            fs::rename(&next, self.folder().join(HOST_CONFIG))
+                .map_err(|error| Error(format!("{HOST_CONFIG}: {error}")))?;
+            return self.exchange("director.control", b"{\"command\":\"reload\"}\n", patience);
+        }
         let message = format!("vipr-config {}\n{text}", text.len());
         self.exchange("director.config", message.as_bytes(), patience)
     }
@@ -213,8 +260,8 @@ impl Cluster {
         }
         let topology = self.description.topology;
         self.description = Description { topology, ..next };
-        let configuration = self.description.configuration();
-        if configuration != self.configuration && self.kind == DirectorKind::Vipr {
+        let configuration = self.kind.configuration(&self.description);
+        if configuration != self.configuration && self.kind.is_vipr() {
             news.extend(outcome_lines(&self.push(&configuration, patience())?));
             self.configuration = configuration;
         }
@@ -224,7 +271,8 @@ impl Cluster {
     /// What the router answers on its control socket; `None` while it does not.
     pub fn control(&self, request: &str) -> Option<Value> {
         let message = format!("{request}\n");
-        self.exchange("director.control", message.as_bytes(), Duration::from_secs(5)).ok()
+        let patience = Duration::from_secs(ANSWER_SECONDS * factor());
+        self.exchange("director.control", message.as_bytes(), patience).ok()
     }
 
     /// The real servers of the only service, as the router reports them.
@@ -343,7 +391,7 @@ fn start_when_up(
 }
 
 /// A folder for sockets, whose names must be short, and consoles.
-fn run_folder() -> Result<tempfile::TempDir> {
+pub fn run_folder() -> Result<tempfile::TempDir> {
     let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
     let base = base.unwrap_or_else(std::env::temp_dir);
     tempfile::Builder::new()
@@ -377,13 +425,15 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn cables(&self) -> Vec<Cable> {
+    fn cables(&self, kind: DirectorKind) -> Vec<Cable> {
         let mut machines = vec!["client".to_owned(), "director".to_owned()];
         machines.extend((1..=self.description.real_server.len()).map(|n| format!("rs{n}")));
         let cable = |segment: &str, machine: &str| Cable {
             segment: segment.to_owned(),
             machine: machine.to_owned(),
             socket: self.socket(segment, machine),
+            leads_to: (kind == DirectorKind::Host && segment == "front")
+                .then(|| self.folder.join(HOST_FRONT)),
         };
         let mut cables: Vec<Cable> =
             machines.iter().map(|machine| cable("front", machine)).collect();
@@ -394,7 +444,10 @@ impl Planner<'_> {
     }
 
     fn all(&self, kind: DirectorKind) -> Vec<Plan> {
-        let mut plans = vec![self.director(kind)];
+        let mut plans = Vec::new();
+        if kind != DirectorKind::Host {
+            plans.push(self.director(kind));
+        }
         for number in 1..=self.description.real_server.len() {
             plans.push(self.guest(&format!("rs{number}"), front_mac(number), back_mac(number)));
         }
@@ -411,8 +464,11 @@ impl Planner<'_> {
                 kind: PortKind::Listening(name),
                 socket: self.folder.join(file),
             };
-            plan.initrd = self.assets.vipr.clone();
-            plan.append = "vipr.config=port".to_owned();
+            plan.boot = Boot::Kernel {
+                kernel: self.assets.kernel.clone(),
+                initrd: self.assets.vipr.clone(),
+                append: "vipr.config=port".to_owned(),
+            };
             plan.ports = vec![
                 port("vipr.config", "director.config"),
                 port("vipr.control", "director.control"),
@@ -430,9 +486,7 @@ impl Planner<'_> {
         Plan {
             name: name.to_owned(),
             memory_mib: self.description.memory_mib,
-            kernel: self.assets.kernel.clone(),
-            initrd: self.assets.guest.clone(),
-            append: String::new(),
+            boot: guest_boot(self.assets),
             cards,
             ports: vec![
                 HostPort { kind: PortKind::Terminal, socket: file("shell") },
@@ -446,14 +500,20 @@ impl Planner<'_> {
     }
 }
 
+fn guest_boot(assets: &Assets) -> Boot {
+    Boot::Kernel {
+        kernel: assets.kernel.clone(),
+        initrd: assets.guest.clone(),
+        append: String::new(),
+    }
+}
+
 /// A machine that only says that it has started.
 fn probe(assets: &Assets) -> Plan {
     Plan {
         name: "probe".to_owned(),
         memory_mib: 128,
-        kernel: assets.kernel.clone(),
-        initrd: assets.guest.clone(),
-        append: String::new(),
+        boot: guest_boot(assets),
         cards: Vec::new(),
         ports: Vec::new(),
     }

@@ -12,6 +12,9 @@ use toml::{Table, Value};
 use super::faults::Faults;
 use crate::build::{Error, Result};
 
+/// Where a director on the host has its front, in the lab's folder.
+pub const HOST_FRONT: &str = "vipr.front";
+
 /// Real servers have the addresses and MACs of their number: RIP .11 to .40.
 pub const REAL_SERVERS_MAX: usize = 30;
 
@@ -148,10 +151,38 @@ impl Description {
         }
     }
 
-    /// The director's configuration.
+    /// The configuration of a director that is a machine.
     pub fn configuration(&self) -> String {
+        self.configuration_with(&[], |index, name| {
+            vec![
+                text("tap", &format!("vipr-{name}")),
+                text("bridge", &format!("br-{name}")),
+                text("uplink", &director_card(index)),
+            ]
+        })
+    }
+
+    /// The same of one that runs on the host: on the front it is the machines' switch itself, by a
+    /// socket that they connect to; on the back it connects to the lab's switch. So it does both.
+    pub fn configuration_on_host(&self) -> String {
+        let router = [text("control_socket", "director.control")];
+        self.configuration_with(&router, |_, name| {
+            let socket = match name {
+                "front" => text("socket", HOST_FRONT),
+                _ => ("connect".to_owned(), vec![format!("{name}.director")].into()),
+            };
+            vec![text("attach", "qemu"), socket]
+        })
+    }
+
+    fn configuration_with(
+        &self,
+        router_has: &[(String, Value)],
+        attach: impl Fn(usize, &str) -> Vec<(String, Value)>,
+    ) -> String {
         let mut root = Table::new();
         let mut router = Table::from_iter([text("name", "lab")]);
+        router.extend(router_has.iter().cloned());
         router.extend(self.director.router.clone());
         root.insert("router".to_owned(), Value::Table(router));
         let mut segments = Table::new();
@@ -164,12 +195,10 @@ impl Description {
             let address = if *name == "front" { "192.0.2.2/24" } else { "10.0.0.1/24" };
             let mut segment = Table::from_iter([
                 text("role", role),
-                text("tap", &format!("vipr-{name}")),
-                text("bridge", &format!("br-{name}")),
-                text("uplink", &director_card(index)),
                 text("mac", &director_mac(index)),
                 ("address".to_owned(), Value::Array(vec![address.into()])),
             ]);
+            segment.extend(attach(index, name));
             segment.extend(self.director.segment.get(*name).cloned().unwrap_or_default());
             segments.insert((*name).to_owned(), Value::Table(segment));
         }
@@ -251,6 +280,13 @@ mtu = 1400
         assert_eq!(two["segment"]["front"]["mtu"].as_integer(), Some(1400));
         assert_eq!(two["service"][0]["real_server"][0]["address"].as_str(), Some("10.0.0.11"));
         assert_eq!(two["service"][0]["real_server"][1]["weight"].as_integer(), Some(1));
+        let host: Table = description.configuration_on_host().parse().unwrap();
+        let (front, back) = (&host["segment"]["front"], &host["segment"]["back"]);
+        assert_eq!(front["attach"].as_str(), Some("qemu"));
+        assert_eq!(front["socket"].as_str(), Some(HOST_FRONT));
+        assert_eq!(back["connect"][0].as_str(), Some("back.director"));
+        assert!(front.get("tap").is_none() && back.get("uplink").is_none());
+        assert_eq!(front["mac"], two["segment"]["front"]["mac"]);
         description.topology = Topology::OneArm;
         let one: Table = description.configuration().parse().unwrap();
         assert_eq!(one["segment"]["front"]["role"].as_str(), Some("both"));

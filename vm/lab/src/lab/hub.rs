@@ -38,6 +38,9 @@ pub struct Cable {
     pub machine: String,
     /// Where QEMU connects to.
     pub socket: PathBuf,
+    /// Where the cable leads, if not into this process's switch: to somebody else's, who is the
+    /// director as well.
+    pub leads_to: Option<PathBuf>,
 }
 
 /// The running switches; they end when this is dropped.
@@ -107,10 +110,19 @@ impl Drop for Hub {
 struct Socket {
     segment: String,
     machine: String,
-    listener: UnixListener,
+    end: End,
+    /// The other side, where the cable leads to somebody else's switch.
+    peer: Option<usize>,
     stream: Option<UnixStream>,
     received: Vec<u8>,
     waiting: VecDeque<u8>,
+}
+
+enum End {
+    /// QEMU connects to it.
+    Listener(UnixListener),
+    /// It connects to a switch.
+    Switch(PathBuf),
 }
 
 #[derive(Default)]
@@ -154,17 +166,26 @@ impl Switches {
 
     fn add(&mut self, cable: &Cable) -> io::Result<()> {
         let mut listener = UnixListener::bind(&cable.socket)?;
-        let token = Token(self.sockets.len() * 2);
-        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        let index = self.sockets.len();
+        self.poll.registry().register(&mut listener, Token(index * 2), Interest::READABLE)?;
         self.segments.entry(cable.segment.clone()).or_default();
-        self.sockets.push(Socket {
+        let socket = |end, peer| Socket {
             segment: cable.segment.clone(),
             machine: cable.machine.clone(),
-            listener,
+            end,
+            peer,
             stream: None,
             received: Vec::new(),
             waiting: VecDeque::new(),
-        });
+        };
+        let end = End::Listener(listener);
+        match &cable.leads_to {
+            None => self.sockets.push(socket(end, None)),
+            Some(path) => {
+                self.sockets.push(socket(end, Some(index + 1)));
+                self.sockets.push(socket(End::Switch(path.clone()), Some(index)));
+            }
+        }
         Ok(())
     }
 
@@ -216,17 +237,23 @@ impl Switches {
     }
 
     fn accept(&mut self, index: usize) {
-        let socket = &mut self.sockets[index];
-        while let Ok((mut stream, _)) = socket.listener.accept() {
-            let token = Token(index * 2 + 1);
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, token, interest).is_ok() {
-                socket.received.clear();
-                socket.waiting.clear();
-                socket.stream = Some(stream);
-            }
+        while let End::Listener(listener) = &self.sockets[index].end
+            && let Ok((stream, _)) = listener.accept()
+        {
+            self.connected(index, stream);
         }
         self.receive(index);
+    }
+
+    fn connected(&mut self, index: usize, mut stream: UnixStream) {
+        let token = Token(index * 2 + 1);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, token, interest).is_ok() {
+            let socket = &mut self.sockets[index];
+            socket.received.clear();
+            socket.waiting.clear();
+            socket.stream = Some(stream);
+        }
     }
 
     fn receive(&mut self, index: usize) {
@@ -264,6 +291,9 @@ impl Switches {
         if faults.is_cut(&machine) {
             return;
         }
+        if let Some(peer) = self.sockets[from].peer {
+            return self.carry(from, peer, frame, &faults);
+        }
         if source[0] & 1 == 0
             && (segment.stations.len() < STATIONS_MAX || segment.stations.contains_key(&source))
         {
@@ -279,7 +309,49 @@ impl Switches {
                 .filter(|index| *index != from && self.sockets[*index].segment == name)
                 .collect(),
         };
-        for target in targets {
+        self.pass(&targets, frame, &faults);
+    }
+
+    /// A frame on a cable that leads to somebody else's switch. What comes from there comes from
+    /// another machine, and is known, or from the director.
+    fn carry(&mut self, from: usize, peer: usize, frame: &[u8], faults: &Faults) {
+        let Socket { segment: name, machine, end, .. } = &self.sockets[from];
+        let (name, machine) = (name.clone(), machine.clone());
+        let comes_from_switch = matches!(end, End::Switch(_));
+        let Some(segment) = self.segments.get_mut(&name) else { return };
+        let (Some(to), Some(source)) = (address(frame, 0), address(frame, 6)) else { return };
+        let mut sender = Some(machine.as_str());
+        if comes_from_switch {
+            // What is for all comes by every cable.
+            let first = self
+                .sockets
+                .iter()
+                .position(|socket| socket.segment == name && matches!(socket.end, End::Switch(_)));
+            let is_new =
+                !segment.stations.contains_key(&source) && (to[0] & 1 == 0 || first == Some(from));
+            sender = is_new.then_some("director");
+        } else if segment.stations.len() < STATIONS_MAX {
+            segment.stations.insert(source, from);
+        }
+        if let Some(sender) = sender {
+            segment.captures.retain_mut(|sink| sink.write_all(&pcap::record(frame)).is_ok());
+            self.tally.lock().unwrap_or_else(PoisonError::into_inner).note(&name, sender, frame);
+        }
+        if comes_from_switch {
+            return self.pass(&[peer], frame, faults);
+        }
+        // Faults happen on the way to a machine.
+        if self.sockets[peer].stream.is_none()
+            && let End::Switch(path) = &self.sockets[peer].end
+            && let Ok(stream) = UnixStream::connect(path)
+        {
+            self.connected(peer, stream);
+        }
+        self.deliver(peer, frame);
+    }
+
+    fn pass(&mut self, targets: &[usize], frame: &[u8], faults: &Faults) {
+        for &target in targets {
             if faults.is_cut(&self.sockets[target].machine) || self.chance(faults.loss) {
                 continue;
             }
@@ -383,6 +455,7 @@ mod tests {
                 segment: segment.to_owned(),
                 machine: machine.to_owned(),
                 socket: directory.path().join(machine),
+                leads_to: None,
             };
             let cables =
                 [cable("lan", "a"), cable("lan", "b"), cable("lan", "c"), cable("other", "d")];
@@ -471,6 +544,62 @@ mod tests {
         fixture.send(0, &frame(3, 1, 2));
         assert_eq!(fixture.receive(2), frame(3, 1, 2));
         assert_eq!(fixture.receive(2), frame(3, 1, 2));
+    }
+
+    #[test]
+    fn a_cable_may_lead_to_another_switch_and_what_comes_from_there_is_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let switch = std::os::unix::net::UnixListener::bind(path("switch")).unwrap();
+        let cables = ["a", "b"].map(|machine| Cable {
+            segment: "lan".to_owned(),
+            machine: machine.to_owned(),
+            socket: path(machine),
+            leads_to: Some(path("switch")),
+        });
+        let hub = Hub::start(&cables).unwrap();
+        let mut clients = Vec::from(cables.map(|cable| Client::connect(cable.socket).unwrap()));
+        for client in &mut clients {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        let mut fixture = Fixture { hub, clients, _directory: directory };
+        // Each cable is a connection of its own, made for its first frame.
+        for index in 0..2 {
+            let sent = frame(9, index as u8 + 1, 0);
+            fixture.send(index, &sent);
+            let (stream, _) = switch.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            fixture.clients.push(stream);
+            assert_eq!(fixture.receive(index + 2), sent);
+        }
+        let tally = |fixture: &Fixture| fixture.hub.tally().frames("lan");
+        assert_eq!(tally(&fixture), 2);
+        // From one machine to the other, by way of the switch: it was counted as it came.
+        fixture.send(0, &frame(2, 1, 1));
+        assert_eq!(fixture.receive(2), frame(2, 1, 1));
+        fixture.send(3, &frame(2, 1, 1));
+        assert_eq!(fixture.receive(1), frame(2, 1, 1));
+        assert_eq!(tally(&fixture), 3);
+        // From the switch itself, to one and to all.
+        fixture.send(2, &frame(1, 9, 2));
+        assert_eq!(fixture.receive(0), frame(1, 9, 2));
+        for index in 0..2 {
+            fixture.send(index + 2, &frame(0xff, 9, 3));
+            assert_eq!(fixture.receive(index), frame(0xff, 9, 3));
+        }
+        assert_eq!(tally(&fixture), 5);
+        // A cable that is out carries nothing either way.
+        let faults = Faults { cut: vec!["a".to_owned()], ..Faults::default() };
+        fixture.hub.set_faults("lan", faults);
+        fixture.send(0, &frame(9, 1, 4));
+        fixture.send(2, &frame(1, 9, 4));
+        fixture.send(1, &frame(9, 2, 5));
+        assert_eq!(fixture.receive(3), frame(9, 2, 5));
+        fixture.hub.set_faults("lan", Faults::default());
+        fixture.send(2, &frame(1, 9, 6));
+        assert_eq!(fixture.receive(0), frame(1, 9, 6), "the one before was lost");
+        fixture.send(0, &frame(9, 1, 7));
+        assert_eq!(fixture.receive(2), frame(9, 1, 7), "and this way as well");
     }
 
     #[test]

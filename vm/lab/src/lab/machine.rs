@@ -1,4 +1,5 @@
-//! A virtual machine: QEMU, its console in a file, its end with ours.
+//! A virtual machine: QEMU, its console in a file, its end with ours. Or a process that stands for
+//! one.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -31,13 +32,23 @@ pub enum Accelerator {
 pub struct Plan {
     pub name: String,
     pub memory_mib: u32,
-    pub kernel: PathBuf,
-    pub initrd: PathBuf,
-    /// Words for the kernel beside those about console and panics.
-    pub append: String,
+    pub boot: Boot,
     /// The MAC addresses of its cards, and the sockets of their cables.
     pub cards: Vec<(String, PathBuf)>,
     pub ports: Vec<HostPort>,
+}
+
+/// What it starts from.
+#[derive(Clone, Debug)]
+pub enum Boot {
+    Kernel {
+        kernel: PathBuf,
+        initrd: PathBuf,
+        /// Words for the kernel beside those about console and panics.
+        append: String,
+    },
+    /// A disk, by UEFI; the disk stays as it is.
+    Disk { firmware: PathBuf, disk: PathBuf },
 }
 
 /// A channel between a machine and the host.
@@ -94,6 +105,25 @@ pub fn accelerator(plan: &Plan, folder: &Path) -> (Accelerator, &'static str) {
 }
 
 impl Machine {
+    /// Starts a program of this host that is one of the cluster; what it says is its console.
+    pub fn process(name: &str, program: &Path, words: &[&str], folder: &Path) -> Result<Machine> {
+        let console = folder.join(format!("{name}.console"));
+        let failed = |error| Error(format!("{name}: {}: {error}", program.display()));
+        let said = File::create(&console).map_err(failed)?;
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(words)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(said.try_clone().map_err(failed)?)
+            .stderr(said)
+            .spawn()
+            .map_err(failed)?;
+        let monitor = folder.join(format!("{name}.qmp"));
+        Ok(Machine { name: name.to_owned(), child, console, monitor })
+    }
+
     /// Starts it; its console is `folder/NAME.console`.
     pub fn start(plan: &Plan, accelerator: Accelerator, folder: &Path) -> Result<Machine> {
         let name = &plan.name;
@@ -233,13 +263,22 @@ fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Pa
     add("-m", plan.memory_mib.to_string());
     add("-serial", format!("file:{}", console.display()));
     add("-qmp", format!("unix:{},server=on,wait=off", monitor.display()));
-    add("-kernel", plan.kernel.display().to_string());
-    add("-initrd", plan.initrd.display().to_string());
-    let name = &plan.name;
-    // On a busy host the kernel's check of its timer fails for no reason of ours.
-    let words =
-        format!("console=ttyS0 panic=-1 quiet no_timer_check lab.name={name} {}", plan.append);
-    add("-append", words.trim().to_owned());
+    match &plan.boot {
+        Boot::Kernel { kernel, initrd, append } => {
+            add("-kernel", kernel.display().to_string());
+            add("-initrd", initrd.display().to_string());
+            let name = &plan.name;
+            // On a busy host the kernel's check of its timer fails for no reason of ours.
+            let words =
+                format!("console=ttyS0 panic=-1 quiet no_timer_check lab.name={name} {append}");
+            add("-append", words.trim().to_owned());
+        }
+        Boot::Disk { firmware, disk } => {
+            let (firmware, disk) = (firmware.display(), disk.display());
+            add("-drive", format!("if=pflash,format=raw,readonly=on,file={firmware}"));
+            add("-drive", format!("if=virtio,format=raw,snapshot=on,file={disk}"));
+        }
+    }
     for (number, (mac, socket)) in plan.cards.iter().enumerate() {
         let socket = socket.display();
         add(

@@ -9,6 +9,7 @@ mod assets;
 pub mod bench;
 mod cluster;
 mod description;
+mod disk_image;
 mod faults;
 mod hub;
 mod machine;

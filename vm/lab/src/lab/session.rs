@@ -13,6 +13,7 @@ use super::description::{
     CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_mac, front_address,
     front_mac,
 };
+use super::disk_image;
 use super::machine::{self, Accelerator};
 use super::stop;
 use super::stories::{STORIES, Story};
@@ -34,6 +35,14 @@ pub struct Options {
     pub vipr: PathBuf,
     pub real_servers: Option<usize>,
     pub one_arm: bool,
+    /// The director is a process of this host.
+    pub on_host: bool,
+}
+
+impl Options {
+    fn kind(&self, story: &Story) -> Result<DirectorKind> {
+        if self.on_host { story.kind_on_host() } else { Ok(story.kind) }
+    }
 }
 
 /// Boots the lab, tells a story, and stays up until Ctrl-C.
@@ -44,13 +53,14 @@ pub fn run(options: &Options, story: &Story) -> Result<()> {
             "a lab runs already: use it (make vm-lab-status), or end it with Ctrl-C",
         ));
     }
+    let kind = options.kind(story)?;
     let (assets, accelerator) = prepare(options)?;
     let description = describe(options, story)?;
     title(&format!("The lab: {}", story.name));
     println!("    {}", story.lesson);
-    picture(&description, story.kind);
+    picture(&description, kind);
     let start = Instant::now();
-    let mut cluster = Cluster::boot(&assets, description, story.kind, accelerator)?;
+    let mut cluster = Cluster::boot(&assets, description, kind, accelerator)?;
     println!("    all machines are up after {:.1} s", start.elapsed().as_secs_f32());
     let registration = Registration::new(&options.cache, cluster.folder())?;
     title("The story");
@@ -70,38 +80,85 @@ pub fn run(options: &Options, story: &Story) -> Result<()> {
     result
 }
 
+/// Something that is told, or tested, in a test.
+enum Trial {
+    Story(&'static Story),
+    DiskImage,
+}
+
+impl Trial {
+    fn all() -> Vec<Trial> {
+        STORIES.iter().map(Trial::Story).chain([Trial::DiskImage]).collect()
+    }
+
+    fn find(name: &str) -> Result<Trial> {
+        if name == disk_image::NAME {
+            return Ok(Trial::DiskImage);
+        }
+        Story::find(name).map(Trial::Story)
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Trial::Story(story) => story.name,
+            Trial::DiskImage => disk_image::NAME,
+        }
+    }
+
+    fn lesson(&self) -> &'static str {
+        match self {
+            Trial::Story(story) => story.lesson,
+            Trial::DiskImage => disk_image::LESSON,
+        }
+    }
+
+    fn attempt(&self, options: &Options, assets: &Assets, accelerator: Accelerator) -> Result<()> {
+        match self {
+            Trial::Story(story) => attempt_story(options, assets, accelerator, story),
+            Trial::DiskImage => disk_image::check(options, accelerator),
+        }
+    }
+}
+
 /// Tells every story, or those named, and says how each went.
 pub fn test(options: &Options, names: &[String]) -> Result<()> {
     stop::on_signals().map_err(|error| Error(format!("signals: {error}")))?;
-    let stories = match names {
-        [] => STORIES.iter().collect(),
-        names => names.iter().map(|name| Story::find(name)).collect::<Result<Vec<_>>>()?,
+    let trials = match names {
+        [] => Trial::all(),
+        names => names.iter().map(|name| Trial::find(name)).collect::<Result<Vec<_>>>()?,
     };
     let (assets, accelerator) = prepare(options)?;
-    let (mut passed, mut failed) = (0, Vec::new());
-    for story in stories {
+    let begin = Instant::now();
+    let mut lines = Vec::new();
+    let mut failed = Vec::new();
+    for trial in &trials {
         let start = Instant::now();
-        let mut result = Ok(());
+        let mut line = String::new();
         for attempt in 1..=ATTEMPTS {
-            title(&format!("{}: {}", story.name, story.lesson));
-            result = attempt_story(options, &assets, accelerator, story);
+            title(&format!("{}: {}", trial.name(), trial.lesson()));
+            let result = trial.attempt(options, &assets, accelerator);
             stop::check()?;
-            match &result {
-                Ok(()) => break,
-                Err(error) => println!("    attempt {attempt} of {ATTEMPTS} failed: {error}"),
+            let seconds = start.elapsed().as_secs_f32();
+            match result {
+                Ok(()) => {
+                    line = format!("passed {seconds:6.1} s, attempt {attempt}");
+                    break;
+                }
+                Err(error) => {
+                    println!("    attempt {attempt} of {ATTEMPTS} failed: {error}");
+                    line = format!("FAILED {seconds:6.1} s");
+                }
             }
         }
-        let seconds = start.elapsed().as_secs_f32();
-        match result {
-            Ok(()) => passed += 1,
-            Err(_) => failed.push(story.name),
+        if line.starts_with("FAILED") {
+            failed.push(trial.name());
         }
-        println!(
-            "    {} {seconds:.1} s",
-            if failed.contains(&story.name) { "FAILED" } else { "passed" }
-        );
+        println!("    {line}");
+        lines.push(format!("{:<18} {line}", trial.name()));
     }
-    println!("\n{passed} passed, {} failed", failed.len());
+    println!("\n{}", lines.join("\n"));
+    let passed = trials.len() - failed.len();
+    println!("{passed} passed, {} failed, {} s", failed.len(), begin.elapsed().as_secs());
     if failed.is_empty() {
         Ok(())
     } else {
@@ -117,7 +174,7 @@ fn attempt_story(
     story: &Story,
 ) -> Result<()> {
     let description = describe(options, story)?;
-    let mut cluster = Cluster::boot(assets, description, story.kind, accelerator)?;
+    let mut cluster = Cluster::boot(assets, description, options.kind(story)?, accelerator)?;
     let result = story.tell(&mut cluster).map_err(|error| cluster.explain(error));
     if result.is_err() {
         let _ = cluster.keep_consoles(&options.cache.join("failed").join(story.name));
@@ -246,6 +303,7 @@ fn status(cluster: &mut Cluster) -> String {
 fn picture(description: &Description, kind: DirectorKind) {
     let director = match kind {
         DirectorKind::Vipr => "vipr",
+        DirectorKind::Host => "vipr on the host",
         DirectorKind::Ipvs => "ipvs",
     };
     match description.topology {

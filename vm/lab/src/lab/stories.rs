@@ -30,7 +30,7 @@ pub struct Story {
     tell: fn(&mut Teller<'_>) -> Result<()>,
 }
 
-pub const STORIES: [Story; 11] = [
+pub const STORIES: [Story; 12] = [
     Story {
         name: "healthy",
         lesson: "one MAC for the VIP, the weights obeyed, and no reply by way of the director",
@@ -107,6 +107,14 @@ pub const STORIES: [Story; 11] = [
         tell: healthy,
     },
     Story {
+        name: "host",
+        lesson: "the director is a process of the host, and the switch of its machines",
+        kind: DirectorKind::Host,
+        stays: true,
+        prepare: |_| {},
+        tell: healthy,
+    },
+    Story {
         name: "ipvs",
         lesson: "the same cluster with the kernel's IPVS as its director",
         kind: DirectorKind::Ipvs,
@@ -130,6 +138,19 @@ impl Story {
             let names: Vec<&str> = STORIES.iter().map(|story| story.name).collect();
             Error(format!("there is no story {name:?}; there are: {}", names.join(", ")))
         })
+    }
+
+    /// The director it is told with, where the person wants it on the host.
+    pub fn kind_on_host(&self) -> Result<DirectorKind> {
+        match self.name {
+            "ipvs" => {
+                Err(Error::new("story ipvs: its director is a kernel's: without DIRECTOR=host"))
+            }
+            "power-button" => Err(Error::new(
+                "story power-button: with DIRECTOR=host the director has no machine to press it on",
+            )),
+            _ => Ok(DirectorKind::Host),
+        }
     }
 
     pub fn prepare(&self, description: &mut Description) {
@@ -186,7 +207,8 @@ fn arp_problem(teller: &mut Teller<'_>) -> Result<()> {
     // A real server wins: what would be by chance is forced, so that it can be shown.
     let victim = front_mac(1);
     let vip = teller.vip();
-    let script = format!("ip neigh replace {vip} lladdr {victim} dev eth0 nud reachable");
+    // busybox's ip cannot add neighbours.
+    let script = format!("arp -i eth0 -s {vip} {victim}");
     teller.client(&script)?;
     println!("    Here the client believes rs1 ({victim}):");
     let answers = teller.requests(12)?;
@@ -220,9 +242,14 @@ fn reload(teller: &mut Teller<'_>) -> Result<()> {
         server.weight = weight;
     }
     println!("    While it runs, the weights become 1, 1, 4:");
-    for line in teller.cluster.follow(next)? {
-        println!("    {line}");
-    }
+    let news = teller.cluster.follow(next)?;
+    news.iter().for_each(|line| println!("    {line}"));
+    let in_force = match teller.cluster.kind {
+        // The router follows its file, and may have been quicker than the question.
+        DirectorKind::Host => !news.iter().any(|line| line.contains("refuses")),
+        DirectorKind::Vipr | DirectorKind::Ipvs => news.iter().any(|line| line.contains("applied")),
+    };
+    teller.expect("the director takes it into force", in_force);
     let weights = teller.weights();
     let answers = teller.requests(REQUESTS)?;
     teller.spread(&answers, &weights);
@@ -286,7 +313,7 @@ impl Teller<'_> {
     /// The MAC that the director has the VIP by.
     fn director_mac(&self) -> Mac {
         parse(&match self.cluster.kind {
-            DirectorKind::Vipr => director_mac(0),
+            DirectorKind::Vipr | DirectorKind::Host => director_mac(0),
             DirectorKind::Ipvs => director_card(0),
         })
     }
