@@ -117,6 +117,10 @@ fn keys_that_do_not_go_with_the_attachment_are_named() {
         (&[(3, "attach = \"packet\"")], &["1:1: [segment.front] without `interface`"]),
         (&[(3, "attach = \"xdp\"")], &["1:1: [segment.front] without `interface`"]),
         (
+            &[(3, "attach = \"xdp\"\ninterface = \"eth0\"\nvlan = 10")],
+            &["5:8: `vlan` with attach = \"xdp\""],
+        ),
+        (
             &[(3, "attach = \"packet\"\ninterface = \"eth0\"\ntap = \"t\"\nbridge = \"b\"")],
             &["5:1: `tap` with attach = \"packet\"", "6:1: `bridge` with attach = \"packet\""],
         ),

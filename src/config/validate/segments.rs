@@ -45,6 +45,7 @@ pub(super) fn validate(document: &Document, mistakes: &mut Mistakes) -> Read<Vec
     for section in sections {
         check_mtu(section, mistakes);
         check_guardian(section, mistakes);
+        check_vlan(section, mistakes);
         let built = router_name.clone().and_then(|router| build(section, &router, &mut taken));
         match built {
             Ok(segment) => segments.push(segment),
@@ -237,6 +238,16 @@ fn check_mtu(section: &SegmentSection, mistakes: &mut Mistakes) {
             .expected(format!("expected at least {IPV6_MTU_MIN}"))
             .related(address.span, "the segment has an IPv6 address")
             .help("raise the MTU, or remove the IPv6 address");
+        mistakes.report(mistake);
+    }
+}
+
+/// Many cards take the tag off a frame and tell it beside the frame, where AF_XDP does not look.
+fn check_vlan(section: &SegmentSection, mistakes: &mut Mistakes) {
+    if let (Ok(Some(vlan)), Ok(Attach::Xdp { .. })) = (&section.vlan, &section.attachment.attach) {
+        let mistake = Mistake::new(vlan.span, "`vlan` with attach = \"xdp\"")
+            .expected("expected attach = \"packet\" or \"tap\" on a segment with a VLAN")
+            .help("with \"xdp\" frames come without the tags that the card takes off them");
         mistakes.report(mistake);
     }
 }
