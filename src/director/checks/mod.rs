@@ -494,6 +494,7 @@ fn question(kind: &CheckKind, port: u16) -> Question {
         CheckKind::Tcp => Question::Tcp { port, dialogue: Dialogue::Handshake },
         CheckKind::Tls(name) => Question::Tcp { port, dialogue: Dialogue::Tls(name.clone()) },
         CheckKind::Http(http) => Question::Tcp { port, dialogue: Dialogue::Http(http.clone()) },
+        CheckKind::Https(https) => Question::Tcp { port, dialogue: Dialogue::Https(https.clone()) },
         CheckKind::Udp(udp) => Question::Udp { port, exchange: Exchange::Udp(udp.clone()) },
         CheckKind::Dns(dns) => Question::Udp { port, exchange: Exchange::Dns(dns.clone()) },
     }
