@@ -19,7 +19,9 @@ use smoltcp::wire::{HardwareAddress, IpCidr};
 use vipr::director::Instant;
 use vipr::wire::MacAddr;
 
-use super::{BACK_MAC, World};
+use super::frames::{FrameBuilder, arp_reply};
+use super::frames6::{FRONT_DIP6, Packet6, advertisement};
+use super::{BACK_DIP, BACK_MAC, FRONT_DIP, FRONT_MAC, World};
 
 /// Connections a server can have at a time.
 const CONNECTIONS: usize = 4;
@@ -55,6 +57,8 @@ pub struct RealServer {
     pub service: Service,
     /// Whether frames reach it.
     pub up: bool,
+    /// Longer packets do not get there, and who says so, if anybody does.
+    pub passes: (usize, Option<IpAddr>),
     /// It takes whatever it is told for a request.
     pub answers_anything: bool,
     /// Requests it has read, in the clear.
@@ -92,6 +96,7 @@ impl RealServer {
             mac,
             service,
             up: true,
+            passes: (1500, None),
             answers_anything: false,
             requests,
             port,
@@ -104,6 +109,10 @@ impl RealServer {
 
     /// Takes in a frame from the director; what it sends.
     fn handle(&mut self, now: Instant, frame: &[u8]) -> Vec<Vec<u8>> {
+        let (limit, who) = self.passes;
+        if frame.len() - 14 > limit {
+            return who.map(|who| too_big(self.mac, who, frame, limit)).into_iter().collect();
+        }
         if let Some(answer) = echo_reply(frame) {
             return vec![answer];
         }
@@ -210,19 +219,43 @@ impl Connection {
 
 /// Lets time pass in which these real servers answer whatever the director asks them.
 pub fn serve(world: &mut World, time: Duration, servers: &mut [RealServer]) {
+    serve_with(world, time, servers, &[]);
+}
+
+/// The same where ARP and ND are answered, too: by segment, who has which address.
+pub fn serve_with(
+    world: &mut World,
+    time: Duration,
+    servers: &mut [RealServer],
+    neighbors: &[(&str, IpAddr, MacAddr)],
+) {
     let until = world.now + time;
     loop {
-        let mut answers = Vec::new();
+        let mut answers: Vec<(String, Vec<u8>)> = Vec::new();
         for frame in world.take_sent() {
-            let is_ip = matches!(frame.bytes[12..14], [0x08, 0x00] | [0x86, 0xdd]);
+            if let Some(target) = asked_for(&frame.bytes) {
+                let known = neighbors.iter().filter(|(segment, address, _)| {
+                    *segment == frame.segment && *address == target
+                });
+                let replies = known.map(|(_, _, mac)| neighbor_reply(&frame.bytes, target, *mac));
+                answers.extend(replies.map(|reply| (frame.segment.clone(), reply)));
+                continue;
+            }
+            let for_clients = is_from_front(&frame.bytes);
             for server in servers.iter_mut().filter(|server| server.up) {
-                if frame.segment == "back" && is_ip && frame.bytes[..6] == server.mac.0 {
-                    answers.extend(server.handle(world.now, &frame.bytes));
+                if frame.segment == "back" && frame.bytes[..6] == server.mac.0 {
+                    for mut answer in server.handle(world.now, &frame.bytes) {
+                        if for_clients {
+                            answer.splice(..6, FRONT_MAC.0);
+                        }
+                        let segment = if for_clients { "front" } else { "back" };
+                        answers.push((segment.to_owned(), answer));
+                    }
                 }
             }
         }
-        for answer in &answers {
-            world.offer("back", answer);
+        for (segment, answer) in &answers {
+            world.offer(segment, answer);
         }
         if !answers.is_empty() {
             continue;
@@ -236,6 +269,57 @@ pub fn serve(world: &mut World, time: Duration, servers: &mut [RealServer]) {
         }
     }
     world.advance(until.since(world.now));
+}
+
+/// Whom an ARP request or a neighbour solicitation asks for.
+fn asked_for(frame: &[u8]) -> Option<IpAddr> {
+    match frame[12..14] {
+        [0x08, 0x06] => Some(<[u8; 4]>::try_from(&frame[38..42]).expect("four").into()),
+        [0x86, 0xdd] if frame[20] == 58 && frame[54] == 135 => {
+            Some(<[u8; 16]>::try_from(&frame[62..78]).expect("sixteen").into())
+        }
+        _ => None,
+    }
+}
+
+fn neighbor_reply(question: &[u8], target: IpAddr, mac: MacAddr) -> Vec<u8> {
+    let asker = MacAddr(question[6..12].try_into().expect("six"));
+    match target {
+        IpAddr::V4(target) => {
+            let asks = <[u8; 4]>::try_from(&question[28..32]).expect("four");
+            arp_reply(mac, target.octets(), asker, asks)
+        }
+        IpAddr::V6(target) => {
+            let asks = <[u8; 16]>::try_from(&question[22..38]).expect("sixteen");
+            advertisement((mac, asker), asks.into(), 0x60, target)
+        }
+    }
+}
+
+/// Whether the director asks from its address among the clients.
+fn is_from_front(frame: &[u8]) -> bool {
+    match frame[12..14] {
+        [0x08, 0x00] => frame[26..30] == FRONT_DIP,
+        [0x86, 0xdd] => frame[22..38] == FRONT_DIP6.octets(),
+        _ => false,
+    }
+}
+
+/// Says that a packet is too big, with the MTU that it would have fitted.
+fn too_big(mac: MacAddr, who: IpAddr, frame: &[u8], mtu: usize) -> Vec<u8> {
+    let quoted = &frame[14..frame.len().min(14 + 100)];
+    let [high, low] = (mtu as u16).to_be_bytes();
+    let rest = [0, 0, high, low];
+    match who {
+        IpAddr::V4(who) => FrameBuilder::new((mac, who.octets()), (BACK_MAC, BACK_DIP))
+            .icmp_error(3, 4, rest, quoted),
+        IpAddr::V6(source) => {
+            let destination = <[u8; 16]>::try_from(&frame[22..38]).expect("sixteen").into();
+            let packet =
+                Packet6 { macs: (mac, BACK_MAC), source, destination, hop_limit: 64 };
+            packet.icmp(2, 0, rest, quoted)
+        }
+    }
 }
 
 /// What answers an echo request: addresses, MACs and the type the other way round.

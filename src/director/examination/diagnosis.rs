@@ -322,6 +322,28 @@ impl Director {
             .map(|number| LENGTHS[number])
             .max();
         let segment = self.segment_label(signs.subject.segment);
+        let told = match signs.of(Probe::FullSize) {
+            Some(Err(Fault::Unreachable { by, error: IcmpError::TooBig(told) })) => {
+                Some((by, *told))
+            }
+            _ => None,
+        };
+        if let Some((by, told)) = told {
+            // Whoever is in between says so itself; where it does not say what fits, it is measured.
+            let fits = Some(told).filter(|&told| told > 0).or(passed);
+            let fits_text = fits.map_or_else(String::new, |len| format!(", those of {len} do"));
+            return fault(
+                Item::Mtu,
+                format!("packets of {mtu} bytes do not fit through {by} on the way to it{fits_text}"),
+                [
+                    format!("ip link set dev DEVICE mtu {mtu}, on {by}"),
+                    format!(
+                        "or in the configuration: mtu = {} on segment {segment}",
+                        fits.unwrap_or(1280)
+                    ),
+                ],
+            );
+        }
         let so_far = passed.map_or_else(String::new, |len| format!(", but does those of {len}"));
         fault(
             Item::Mtu,
