@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::durations::format_duration;
 use super::snapshot::Protocol;
 
+/// Said of checks of kind `https` in a build that has none.
+pub const WITHOUT_HTTPS: &str = "this vipr was built without https";
+
 /// How each real server of a service is checked. Times and counts are keepalived's by meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {

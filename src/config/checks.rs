@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::check::{
     CheckKind, DNS_RCODES, DnsCheck, DnsRecord, HttpCheck, HttpsCheck, OnFailure, StatusRange,
-    Trust, UdpCheck,
+    Trust, UdpCheck, WITHOUT_HTTPS,
 };
 use super::diagnostics::{Mistake, Mistakes, Read, quoted};
 use super::section::{At, Schema, Section, Value};
@@ -139,7 +139,14 @@ fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKin
     const KINDS: [&str; 9] = ["arp", "icmp", "tcp", "tls", "http", "https", "udp", "dns", "exec"];
     let example = "kind = \"http\"";
     let kind = section.required("kind", example, mistakes, |value| {
-        values::choice(value, &KINDS.map(|kind| (kind, kind)))
+        let kind = values::choice(value, &KINDS.map(|kind| (kind, kind)))?;
+        match kind == "https" && !cfg!(feature = "https") {
+            true => Err(value
+                .mistake(format_args!("cannot be \"https\": {WITHOUT_HTTPS}"))
+                .expected("expected another kind, or a vipr built with the feature https")
+                .help("tls sees whether a TLS server answers")),
+            false => Ok(kind),
+        }
     })?;
     let stray = check_keys(section.table, kind, mistakes);
     let read = match kind.value {

@@ -1,7 +1,7 @@
 //! Real servers with a TCP stack of their own (smoltcp), for conversations too long to write down:
 //! HTTP and TLS over IPv4 and IPv6. Each has the VIP, answers pings, and keeps what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -61,6 +61,8 @@ pub struct RealServer {
     pub passes: (usize, Option<IpAddr>),
     /// It takes whatever it is told for a request.
     pub answers_anything: bool,
+    /// Whoever it was asked by.
+    pub askers: BTreeSet<IpAddr>,
     /// Requests it has read, in the clear.
     pub requests: Vec<String>,
     port: u16,
@@ -98,6 +100,7 @@ impl RealServer {
             up: true,
             passes: (1500, None),
             answers_anything: false,
+            askers: BTreeSet::new(),
             requests,
             port,
             interface,
@@ -109,6 +112,7 @@ impl RealServer {
 
     /// Takes in a frame from the director; what it sends.
     fn handle(&mut self, now: Instant, frame: &[u8]) -> Vec<Vec<u8>> {
+        self.askers.insert(source(frame));
         let (limit, who) = self.passes;
         if frame.len() - 14 > limit {
             return who.map(|who| too_big(self.mac, who, frame, limit)).into_iter().collect();
@@ -271,6 +275,13 @@ pub fn serve_with(
     world.advance(until.since(world.now));
 }
 
+fn source(frame: &[u8]) -> IpAddr {
+    match frame[12..14] {
+        [0x08, 0x00] => <[u8; 4]>::try_from(&frame[26..30]).expect("four").into(),
+        _ => <[u8; 16]>::try_from(&frame[22..38]).expect("sixteen").into(),
+    }
+}
+
 /// Whom an ARP request or a neighbour solicitation asks for.
 fn asked_for(frame: &[u8]) -> Option<IpAddr> {
     match frame[12..14] {
@@ -298,11 +309,7 @@ fn neighbor_reply(question: &[u8], target: IpAddr, mac: MacAddr) -> Vec<u8> {
 
 /// Whether the director asks from its address among the clients.
 fn is_from_front(frame: &[u8]) -> bool {
-    match frame[12..14] {
-        [0x08, 0x00] => frame[26..30] == FRONT_DIP,
-        [0x86, 0xdd] => frame[22..38] == FRONT_DIP6.octets(),
-        _ => false,
-    }
+    [IpAddr::from(FRONT_DIP), IpAddr::from(FRONT_DIP6)].contains(&source(frame))
 }
 
 /// Says that a packet is too big, with the MTU that it would have fitted.
@@ -315,8 +322,7 @@ fn too_big(mac: MacAddr, who: IpAddr, frame: &[u8], mtu: usize) -> Vec<u8> {
             .icmp_error(3, 4, rest, quoted),
         IpAddr::V6(source) => {
             let destination = <[u8; 16]>::try_from(&frame[22..38]).expect("sixteen").into();
-            let packet =
-                Packet6 { macs: (mac, BACK_MAC), source, destination, hop_limit: 64 };
+            let packet = Packet6 { macs: (mac, BACK_MAC), source, destination, hop_limit: 64 };
             packet.icmp(2, 0, rest, quoted)
         }
     }

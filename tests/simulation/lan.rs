@@ -13,7 +13,7 @@ use crate::family::{self, Family};
 use crate::harness::{SEGMENTS, snapshot};
 use crate::oracles::Oracles;
 use crate::random::Random;
-use crate::stations::{Client, RealServer, Station};
+use crate::stations::{Client, Heard, RealServer, Station, read};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology {
@@ -71,6 +71,8 @@ pub struct Lan {
     sequence: u64,
     oracles: Oracles,
     digest: DefaultHasher,
+    /// What the configuration has in `[service.check]`.
+    check: &'static str,
 }
 
 impl Lan {
@@ -79,12 +81,23 @@ impl Lan {
     }
 
     pub fn of(family: Family, seed: u64, topology: Topology, faults: Faults) -> Lan {
+        Lan::with_check(family, seed, topology, faults, "")
+    }
+
+    /// Real servers are checked so, if there is a check.
+    pub fn with_check(
+        family: Family,
+        seed: u64,
+        topology: Topology,
+        faults: Faults,
+        check: &'static str,
+    ) -> Lan {
         let now = Instant::from_nanos(1_000_000_000);
         let (front, back) = match topology {
             Topology::TwoSegments => ("front", "back"),
             Topology::OneArm => ("lan", "lan"),
         };
-        let configuration = configuration(topology, family);
+        let configuration = configuration(topology, family, check);
         let director = Director::new(now, snapshot(&configuration), Limits::default(), seed);
         let mut lan = Lan {
             seed,
@@ -101,7 +114,9 @@ impl Lan {
             sequence: 0,
             oracles: Oracles::default(),
             digest: DefaultHasher::new(),
+            check,
         };
+        lan.oracles.checks = !check.is_empty();
         for number in 1..=3 {
             lan.attach(Station::RealServer(RealServer::new(number, front, back)));
         }
@@ -131,6 +146,30 @@ impl Lan {
                 server.leaks |= server.number == number;
             }
         }
+    }
+
+    /// From now on this real server serves, or does not: it is there, but says nothing at the VIP.
+    pub fn set_serving(&mut self, number: u8, serves: bool) {
+        for station in &mut self.stations {
+            if let Station::RealServer(server) = station
+                && server.number == number
+            {
+                server.serves = serves;
+            }
+        }
+    }
+
+    /// The real servers that are down by their checks.
+    pub fn down(&mut self) -> Vec<String> {
+        let real_servers = self.status().services.into_iter().flat_map(|found| found.real_servers);
+        let down =
+            real_servers.filter(|found| found.check.as_ref().is_some_and(|check| !check.healthy));
+        down.map(|found| found.name).collect()
+    }
+
+    /// How many flows have gone to a real server.
+    pub fn flows_of(&self, number: u8) -> usize {
+        self.oracles.flows_by_server().get(&number).copied().unwrap_or(0)
     }
 
     /// Frames that told a single station who has the VIP.
@@ -191,7 +230,7 @@ impl Lan {
             }
         }
         self.now = back;
-        let snapshot = snapshot(&configuration(self.topology, self.family));
+        let snapshot = snapshot(&configuration(self.topology, self.family, self.check));
         self.director = Director::new(self.now, snapshot, Limits::default(), self.seed + 1);
         if takes_up {
             let mut import = self.director.import(self.now, down);
@@ -292,10 +331,20 @@ impl Lan {
     fn offer_to_director(&mut self, segment: &'static str, bytes: Vec<u8>) {
         let segments = self.director.segments();
         let (ingress, _) = segments.iter().find(|(_, name)| &**name == segment).unwrap();
+        let down = match read(&bytes) {
+            Heard::Tcp(tcp) if self.oracles.checks && tcp.flags == "S" => self.down(),
+            _ => Vec::new(),
+        };
         let mut rewritten = bytes.clone();
         let mut frame = Frame::plain(&mut rewritten);
         let verdict = self.director.handle_frame(self.now, *ingress, &mut frame);
         assert!(self.director.counters().balance(), "seed {}", self.seed);
+        if matches!(verdict.action, Action::Forward { .. } | Action::Hold)
+            && let Some(name) = verdict.real_server
+            && let Some(name) = self.director.real_server_name(name)
+        {
+            self.oracles.given(self.seed, &bytes, name, &down);
+        }
         match verdict.action {
             Action::Forward { egress } => {
                 let egress = self.segment(egress);
@@ -364,7 +413,7 @@ pub struct Reactions {
     pub wake_after: Option<Duration>,
 }
 
-fn configuration(topology: Topology, family: Family) -> String {
+fn configuration(topology: Topology, family: Family, check: &str) -> String {
     let (segments, back) = match topology {
         Topology::TwoSegments => (SEGMENTS.to_owned(), "back"),
         Topology::OneArm => (
@@ -385,7 +434,7 @@ fn configuration(topology: Topology, family: Family) -> String {
         .collect();
     let configuration = format!(
         "{segments}\n[[service]]\nname = \"web\"\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\n\
-         ports = 80\nscheduler = \"wrr\"\n{servers}"
+         ports = 80\nscheduler = \"wrr\"\n{check}{servers}"
     );
     match family {
         Family::V4 => configuration,

@@ -356,7 +356,7 @@ impl Director {
             egress,
             source_mac: segment.mac,
             destination_mac: mac,
-            source: segment.source_for(destination)?,
+            source: segment.source_towards(destination)?,
             destination,
             mtu: segment.mtu(),
         })

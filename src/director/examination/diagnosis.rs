@@ -334,7 +334,9 @@ impl Director {
             let fits_text = fits.map_or_else(String::new, |len| format!(", those of {len} do"));
             return fault(
                 Item::Mtu,
-                format!("packets of {mtu} bytes do not fit through {by} on the way to it{fits_text}"),
+                format!(
+                    "packets of {mtu} bytes do not fit through {by} on the way to it{fits_text}"
+                ),
                 [
                     format!("ip link set dev DEVICE mtu {mtu}, on {by}"),
                     format!(

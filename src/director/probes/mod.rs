@@ -12,6 +12,10 @@ pub(super) mod datagram;
 pub(super) mod dns;
 pub(super) mod fault;
 pub(super) mod http;
+#[cfg(feature = "https")]
+pub(super) mod https;
+#[cfg(not(feature = "https"))]
+#[path = "https_absent.rs"]
 pub(super) mod https;
 pub(super) mod stream;
 pub(super) mod target;
