@@ -155,7 +155,9 @@ fn either_family_is_examined() {
         assert_eq!(faults_of(is_v4, |_| {}), [""; 0], "{vip}");
         let off = faults_of(is_v4, |server| server.up = false);
         assert_eq!(off.len(), 1, "{off:?}");
-        assert!(off[0].starts_with("VIP: it answers ARP, but no packet"), "{off:?}");
+        let asked_by = if is_v4 { "ARP" } else { "neighbor solicitations" };
+        let expected = format!("VIP: it answers {asked_by}, but no packet at all");
+        assert!(off[0].starts_with(&expected), "{off:?}");
         let other_port = faults_of(is_v4, |server| {
             let vip = vip.parse().expect("an address");
             *server = RealServer::new(RS1_MAC, vip, 81, Service::Silent);
