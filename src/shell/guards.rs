@@ -17,6 +17,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// From a guard that could not be made to the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// A TAP and its bridge.
+type Place = (Arc<str>, Arc<str>);
+
 /// Guards by the name of their TAP.
 #[derive(Default)]
 pub(super) struct Guards {
@@ -40,7 +43,7 @@ enum State {
 impl Guards {
     /// Makes the guards those that a configuration asks for, with its VIPs. The bridges are there.
     pub fn reconcile(&mut self, now: Instant, snapshot: &Snapshot) {
-        let mut wanted: BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<str>>> = BTreeMap::new();
+        let mut wanted: BTreeMap<Place, Vec<Arc<str>>> = BTreeMap::new();
         for segment in snapshot.segments.iter().filter(|segment| segment.arp_guard) {
             if let Some(bridge) = segment.bridge() {
                 let tap_and_bridge = (Arc::clone(segment.device()), Arc::clone(bridge));
