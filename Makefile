@@ -13,7 +13,7 @@ VIPR = target/release/vipr
 # What runs alone in a machine has no libraries beside it.
 IMAGE_TARGET = x86_64-unknown-linux-gnu
 IMAGE_BUILD = RUSTFLAGS='-C target-feature=+crt-static' \
-    $(CARGO) build --locked --profile image --target $(IMAGE_TARGET) --bin vipr
+    $(CARGO) build --locked --profile image --no-default-features --target $(IMAGE_TARGET) --bin vipr
 VIPR_LAB = $(CARGO) run --quiet --locked --package vipr-lab --
 # For make image.
 CONFIG ?= config/only-program.toml
@@ -95,6 +95,7 @@ check: ## Formatting, lints, shell scripts: what needs no test run
 	@vm/install-deps.sh build test
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --bin vipr -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 
 .PHONY: test

@@ -44,6 +44,7 @@ scenarios! {
     arp_is_answered_for_vips_and_own_addresses_only = "arping",
     a_real_server_that_leaks_is_named_and_repaired_or_kept_out = "arp-guardian",
     a_real_server_that_advertises_the_vip_is_named_and_repaired_or_kept_out = "nd-guardian",
+    tags_of_vlans_hide_no_claim = "arp-guard-vlan",
     arp_is_answered_however_much_comes_in = "arp-overload",
     real_servers_are_found_lost_and_found_again = "arp-resolution",
     large_transfers_arrive_whole = "large-transfer",

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read};
 
 use super::{Failure, output};
 use crate::config::{self, Snapshot};
+use crate::shell::file;
 
 /// A valid configuration.
 pub(super) struct Input {
@@ -24,7 +25,11 @@ impl Input {
             (file, read_text(file, &mut opened)?)
         };
         match config::parse(&text, origin) {
-            Ok(snapshot) => Ok(Input { origin: origin.to_owned(), snapshot }),
+            Ok(mut snapshot) => {
+                let taken_in = snapshot.take_in_files(file::certificates);
+                taken_in.map_err(|what| Failure::Usage(format!("{origin}: {what}")))?;
+                Ok(Input { origin: origin.to_owned(), snapshot })
+            }
             Err(diagnostics) => {
                 output::complain(&format!("{diagnostics}\n"));
                 let count = diagnostics.count();

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::durations::format_duration;
 use super::snapshot::Protocol;
 
+/// Said of checks of kind `https` in a build that has none.
+pub const WITHOUT_HTTPS: &str = "this vipr was built without https";
+
 /// How each real server of a service is checked. Times and counts are keepalived's by meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -62,6 +65,8 @@ pub enum CheckKind {
     /// A TLS server answers a ClientHello with this name in it; then a reset.
     Tls(Option<Arc<str>>),
     Http(HttpCheck),
+    /// The same over TLS.
+    Https(HttpsCheck),
     Udp(UdpCheck),
     Dns(DnsCheck),
     /// A command ends with status 0.
@@ -76,6 +81,7 @@ impl CheckKind {
             CheckKind::Tcp => "tcp",
             CheckKind::Tls(_) => "tls",
             CheckKind::Http(_) => "http",
+            CheckKind::Https(_) => "https",
             CheckKind::Udp(_) => "udp",
             CheckKind::Dns(_) => "dns",
             CheckKind::Exec(_) => "exec",
@@ -85,7 +91,9 @@ impl CheckKind {
     /// The transport it goes by, if it goes to an L4 port.
     pub const fn protocol(&self) -> Option<Protocol> {
         match self {
-            CheckKind::Tcp | CheckKind::Tls(_) | CheckKind::Http(_) => Some(Protocol::Tcp),
+            CheckKind::Tcp | CheckKind::Tls(_) | CheckKind::Http(_) | CheckKind::Https(_) => {
+                Some(Protocol::Tcp)
+            }
             CheckKind::Udp(_) | CheckKind::Dns(_) => Some(Protocol::Udp),
             CheckKind::Arp | CheckKind::Icmp | CheckKind::Exec(_) => None,
         }
@@ -108,6 +116,27 @@ pub struct HttpCheck {
     pub status: Vec<StatusRange>,
     /// A text that the body must have in it.
     pub body: Option<Arc<str>>,
+}
+
+/// A request over TLS, and what is asked of the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsCheck {
+    pub http: HttpCheck,
+    /// The server's name in the handshake and in its certificate. `None`: the VIP's address, with
+    /// which no name is sent (RFC 6066, 3).
+    pub server_name: Option<Arc<str>>,
+    /// `None`: any certificate will do.
+    pub trust: Option<Trust>,
+}
+
+/// Who may have signed a server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// The file that says so.
+    pub path: Arc<str>,
+    /// What it says, certificates in PEM; empty, and so trusting nobody, until
+    /// [`Snapshot::take_in_files`](super::Snapshot::take_in_files).
+    pub pem: Arc<str>,
 }
 
 /// Status codes `first..=last`.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::check::{
-    CheckKind, DNS_RCODES, DnsCheck, DnsRecord, HttpCheck, OnFailure, StatusRange, UdpCheck,
+    CheckKind, DNS_RCODES, DnsCheck, DnsRecord, HttpCheck, HttpsCheck, OnFailure, StatusRange,
+    Trust, UdpCheck, WITHOUT_HTTPS,
 };
 use super::diagnostics::{Mistake, Mistakes, Read, quoted};
 use super::section::{At, Schema, Section, Value};
@@ -33,6 +34,8 @@ pub(super) const CHECK: Schema = Schema {
         "warmup",
         "on_failure",
         "server_name",
+        "verify",
+        "ca",
         "method",
         "path",
         "host",
@@ -50,13 +53,15 @@ pub(super) const CHECK: Schema = Schema {
 
 /// Keys that only some kinds have.
 const KEYS_OF_KINDS: &[(&str, &[&str])] = &[
-    ("port", &["tcp", "tls", "http", "udp", "dns"]),
-    ("server_name", &["tls"]),
-    ("method", &["http"]),
-    ("path", &["http"]),
-    ("host", &["http"]),
-    ("status", &["http"]),
-    ("body", &["http"]),
+    ("port", &["tcp", "tls", "http", "https", "udp", "dns"]),
+    ("server_name", &["tls", "https"]),
+    ("verify", &["https"]),
+    ("ca", &["https"]),
+    ("method", &["http", "https"]),
+    ("path", &["http", "https"]),
+    ("host", &["http", "https"]),
+    ("status", &["http", "https"]),
+    ("body", &["http", "https"]),
     ("send", &["udp"]),
     ("expect", &["udp"]),
     ("query", &["dns"]),
@@ -130,18 +135,17 @@ impl CheckSection {
 }
 
 fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKind>> {
-    const KINDS: [&str; 8] = ["arp", "icmp", "tcp", "tls", "http", "udp", "dns", "exec"];
+    const KINDS: [&str; 9] = ["arp", "icmp", "tcp", "tls", "http", "https", "udp", "dns", "exec"];
     let example = "kind = \"http\"";
     let kind = section.required("kind", example, mistakes, |value| {
-        if value.value.as_str() == Some("https") {
-            return Err(value
-                .mistake("https is not supported by this version")
-                .expected(format!("expected one of: {}", KINDS.join(", ")))
-                .help(
-                    "tls sees whether a TLS server answers; exec can run a program for the rest",
-                ));
+        let kind = values::choice(value, &KINDS.map(|kind| (kind, kind)))?;
+        match kind == "https" && !cfg!(feature = "https") {
+            true => Err(value
+                .mistake(format_args!("cannot be \"https\": {WITHOUT_HTTPS}"))
+                .expected("expected another kind, or a vipr built with the feature https")
+                .help("tls sees whether a TLS server answers")),
+            false => Ok(kind),
         }
-        values::choice(value, &KINDS.map(|kind| (kind, kind)))
     })?;
     let stray = check_keys(section.table, kind, mistakes);
     let read = match kind.value {
@@ -152,6 +156,7 @@ fn read_kind(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<At<CheckKin
             .optional("server_name", mistakes, host_name)
             .map(|at| CheckKind::Tls(at.map(|at| at.value))),
         "http" => read_http(section, mistakes).map(CheckKind::Http),
+        "https" => read_https(section, mistakes).map(CheckKind::Https),
         "udp" => read_udp(section, mistakes).map(CheckKind::Udp),
         "dns" => read_dns(section, mistakes).map(CheckKind::Dns),
         _ => read_command(section, mistakes).map(CheckKind::Exec),
@@ -187,20 +192,22 @@ fn quoted_list(words: &[&str]) -> String {
 fn host_name(value: Value<'_>) -> Result<Arc<str>, Mistake> {
     let expected = "expected a host name, as in \"www.example.org\"";
     let text = value.string(expected)?;
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    let fine = text.len() <= 253
-        && text.split('.').all(is_label)
-        && text.parse::<core::net::IpAddr>().is_err();
-    match fine {
+    match is_host_name(text) {
         true => Ok(text.into()),
         false => Err(value
             .mistake(format_args!("is not a host name: {}", quoted(text)))
             .expected(expected)
             .help("without it none is asked for")),
     }
+}
+
+/// Labels of letters, digits and hyphens, and not an address.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    text.len() <= 253 && text.split('.').all(is_label) && text.parse::<core::net::IpAddr>().is_err()
 }
 
 fn read_http(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<HttpCheck> {
@@ -234,6 +241,40 @@ fn read_http(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<HttpCheck> 
     });
     let body = body.map(|at| at.map(|at| at.value));
     Ok(HttpCheck { method: method?, path: path?, host: host?, status: status?, body: body? })
+}
+
+fn read_https(section: &Section<'_>, mistakes: &mut Mistakes) -> Read<HttpsCheck> {
+    let http = read_http(section, mistakes);
+    let server_name = section.optional("server_name", mistakes, host_name);
+    let verify = section.optional("verify", mistakes, |value| value.boolean());
+    let ca = section.optional("ca", mistakes, |value| {
+        let text = value.string("expected the path of a file with certificates")?;
+        bounded(value, text.len())?;
+        match text.starts_with('/') && !text.contains('\0') {
+            true => Ok(Arc::<str>::from(text)),
+            false => Err(value
+                .mistake(format_args!("is not the path of a file: {}", quoted(text)))
+                .expected("expected for instance \"/etc/ssl/certs/ca-certificates.crt\"")),
+        }
+    });
+    let (verify, ca) = (verify?, ca?);
+    let trust = match (verify, ca) {
+        (Some(At { value: true, span }), None) => {
+            let mistake = Mistake::new(span, "`verify` without `ca`")
+                .expected("expected the file of those who may have signed the certificate")
+                .help("for instance: ca = \"/etc/ssl/certs/ca-certificates.crt\"");
+            return Err(mistakes.report(mistake));
+        }
+        (Some(At { value: false, span }), Some(ca)) => {
+            let mistake = Mistake::new(span, "`verify = false` with a `ca`")
+                .expected("expected one or the other: with a `ca` certificates are verified")
+                .related(ca.span, "the certificates")
+                .help("remove one of them");
+            return Err(mistakes.report(mistake));
+        }
+        (_, ca) => ca.map(|at| Trust { path: at.value, pem: "".into() }),
+    };
+    Ok(HttpsCheck { http: http?, server_name: server_name?.map(|at| at.value), trust })
 }
 
 /// `200`, `"200-399"`, or a list of such.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::check::Check;
+use super::check::{Check, CheckKind, HttpsCheck, Trust};
 use crate::wire::MacAddr;
 use crate::wire::vlan::Vlan;
 
@@ -45,6 +45,48 @@ impl Snapshot {
                 service.share(same);
             }
         }
+    }
+
+    /// Whether its text names files, so that the same text may mean something else later.
+    pub fn names_files(&self) -> bool {
+        let trusts = |check: &Check| {
+            matches!(&check.kind, CheckKind::Https(HttpsCheck { trust: Some(_), .. }))
+        };
+        self.services.iter().any(|service| service.check.as_deref().is_some_and(trusts))
+    }
+
+    /// Takes in the files that it names, each once, as `read` gives their text. A snapshot that is to
+    /// be run needs this.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub fn take_in_files(
+        &mut self,
+        mut read: impl FnMut(&str) -> Result<String, String>,
+    ) -> Result<(), String> {
+        let mut known: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+        for service in &mut self.services {
+            let Some(check) = &service.check else { continue };
+            let CheckKind::Https(HttpsCheck { trust: Some(Trust { path, .. }), .. }) = &check.kind
+            else {
+                continue;
+            };
+            let path = Arc::clone(path);
+            let text = match known.get(&path) {
+                Some(text) => Arc::clone(text),
+                None => read(&path)
+                    .map_err(|error| format!("service {}: ca {path}: {error}", service.name))?
+                    .into(),
+            };
+            let check = Arc::make_mut(service).check.as_mut().map(Arc::make_mut);
+            if let Some(CheckKind::Https(HttpsCheck { trust: Some(trust), .. })) =
+                check.map(|check| &mut check.kind)
+            {
+                trust.pem = Arc::clone(&text);
+            }
+            known.insert(path, text);
+        }
+        Ok(())
     }
 }
 

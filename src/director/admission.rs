@@ -102,6 +102,10 @@ impl Director {
         let Some((persistence, key)) =
             persistence.and_then(|found| Some((found, template_key(&service.config, client)?)))
         else {
+            if let Some(destination) = self.contested(now, arrival, vip, id) {
+                self.guardian.contested += 1;
+                return Some(Choice { destination, template: None });
+            }
             let destination = self.services.schedule(id, &pick)?;
             return Some(Choice { destination, template: None });
         };

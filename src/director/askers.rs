@@ -34,6 +34,10 @@ const REMIND_INTERVAL: Duration = Duration::from_millis(900);
 /// And for so long after its last question.
 const REMIND_FOR: Duration = Duration::from_secs(300);
 
+/// So long after its question it is open whom a station believes: a claimant's answer may come after
+/// the director's, and be mended only with the next step of [`SCHEDULE`].
+const CONTESTED_FOR: Duration = Duration::from_millis(50);
+
 /// All stations of a VIP are told anew at most this often; the schedule of one time covers what
 /// comes in between.
 const ALL_INTERVAL: Duration = Duration::from_millis(100);
@@ -124,6 +128,11 @@ impl Askers {
     /// Whether a station asked for a VIP.
     pub fn contains(&self, asker: &Asker) -> bool {
         self.entries.contains_key(asker)
+    }
+
+    /// Whether a station asked for a VIP only just now.
+    pub fn has_just_asked(&self, now: Instant, asker: &Asker) -> bool {
+        self.entries.get(asker).is_some_and(|entry| now.since(entry.asked) < CONTESTED_FOR)
     }
 
     /// All stations that asked for a VIP are told who has it.

@@ -49,6 +49,8 @@ pub(super) struct GuardianCounters {
     pub repaired: u64,
     /// The same, left out because there were too many.
     pub repairs_refused: u64,
+    /// Connections opened to a claimant because it was open whom the client believes.
+    pub contested: u64,
     /// Connections taken up that went to a claimant.
     pub adopted: u64,
     /// Segments that may have been of such a connection, but there were several claimants.
@@ -189,12 +191,48 @@ impl Director {
         if arrival.protocol != Protocol::Tcp || !self.askers.contains(&asker) {
             return None;
         }
-        let mut claimants = self.conflicts.of(vip, ingress);
-        let claimant = claimants.next()?.mac;
-        if claimants.next().is_some() {
+        if self.conflicts.of(vip, ingress).nth(1).is_some() {
             self.guardian.unknowable += 1;
             return None;
         }
+        self.claimant_of(vip, ingress, service)
+    }
+
+    /// The real server for a connection that a station opens right after it asked for the VIP, while
+    /// one real server claims it: that one. For whomever the station will believe in a moment, the
+    /// connection's packets get there; those of a connection to another one would meet a stranger,
+    /// who resets it.
+    pub(super) fn contested(
+        &self,
+        now: Instant,
+        arrival: &Arrival<'_>,
+        vip: IpAddr,
+        service: ServiceId,
+    ) -> Option<DestinationId> {
+        let ingress = arrival.ingress;
+        let asker = Asker { segment: ingress, vip, mac: arrival.source_mac };
+        if arrival.protocol != Protocol::Tcp
+            || !self.conflicts.is_claimed(vip, ingress)
+            || !self.askers.has_just_asked(now, &asker)
+            || self.conflicts.of(vip, ingress).nth(1).is_some()
+        {
+            return None;
+        }
+        let id = self.claimant_of(vip, ingress, service)?;
+        let found = self.services.destinations.get(id)?;
+        let service = self.services.services.get(service)?;
+        let candidate = service.candidates.get(found.position? as usize)?;
+        (candidate.available && candidate.weight > 0).then_some(id)
+    }
+
+    /// The real server of a service that is the first to claim this VIP on this segment.
+    fn claimant_of(
+        &self,
+        vip: IpAddr,
+        segment: SegmentId,
+        service: ServiceId,
+    ) -> Option<DestinationId> {
+        let claimant = self.conflicts.of(vip, segment).next()?.mac;
         let Some(Station::RealServers(list)) = self.stations.find(claimant) else { return None };
         let service = self.services.services.get(service)?;
         let mut real_servers = service.destinations.iter().chain(&service.draining).copied();

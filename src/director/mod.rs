@@ -66,6 +66,7 @@ pub use self::checks::{CommandRun, RunId};
 pub use self::command::{Command, Response};
 pub use self::event::{Event, Severity};
 pub use self::instant::Instant;
+pub use self::probes::https::examine as examine_certificates;
 pub use self::reload::ReloadReport;
 pub use self::services::{DestinationId, ServiceId};
 pub use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit};
@@ -169,6 +170,12 @@ pub struct Director {
 }
 
 impl Director {
+    /// Tells the time of day, which only the validity of certificates depends on: at `now` it is so
+    /// much after 1970. Until it is told, [`Instant::ZERO`] was then.
+    pub fn set_time_of_day(&mut self, now: Instant, time: core::time::Duration) {
+        self.prober.set_time_of_day(now, time);
+    }
+
     /// A director in force with `snapshot` from `now` on. `seed` keys its hashes.
     pub fn new(now: Instant, snapshot: Arc<Snapshot>, limits: Limits, seed: u64) -> Director {
         let key = keyed::HashKey::from_seed(seed);

@@ -9,7 +9,7 @@ use super::{Director, DropReason, Instant, SegmentId, Verdict};
 use crate::wire::checksum;
 use crate::wire::icmp;
 use crate::wire::nd::{NdKind, NdPacket};
-use crate::wire::packet::{self, Body, Ip, Transport, quoted_flow};
+use crate::wire::packet::{self, Body, Ip, Transport, quoted_echo, quoted_flow};
 use crate::wire::{Frame, MacAddr};
 
 impl Director {
@@ -62,14 +62,23 @@ impl Director {
         if let Transport::Icmp { kind, code } = ip.transport
             && icmp::quotes_packet(ip.is_ipv6(), kind)
         {
-            let Some(quoted) = quoted_flow(bytes, ip) else { return false };
+            // Of an echo request the identifier stands for the port.
+            let flow = quoted_flow(bytes, ip)
+                .map(|flow| (flow.source, flow.destination, flow.source_port))
+                .or_else(|| {
+                    let echo = quoted_echo(bytes, ip)?;
+                    Some((echo.source, echo.destination, echo.identifier))
+                });
+            let Some((source, destination, port)) = flow else { return false };
             if !ip.is_ipv6() && matches!(kind, icmp::REDIRECT | icmp::SOURCE_QUENCH) {
                 // Of a redirect the packet goes on: what becomes of it decides.
-                return self.prober.is_about(quoted.source, quoted.destination, quoted.source_port);
+                return self.prober.is_about(source, destination, port);
             }
-            let ends = (quoted.source, quoted.destination);
-            let error = IcmpError::new(!ip.is_ipv6(), kind, code);
-            return self.prober.handle_error(now, ip.source, ends, quoted.source_port, error);
+            // What follows type, code and checksum: of a packet too big the MTU on its way.
+            let rest = bytes.get(ip.payload_start() + 4..).and_then(<[u8]>::first_chunk);
+            let error =
+                IcmpError::new(!ip.is_ipv6(), kind, code, rest.copied().unwrap_or_default());
+            return self.prober.handle_error(now, ip.source, (source, destination), port, error);
         }
         let (Some(packet), Some(payload)) =
             (bytes.get(ip.start()..ip.end()), bytes.get(ip.payload_start()..ip.end()))

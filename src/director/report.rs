@@ -269,6 +269,9 @@ pub struct GuardianReport {
     /// Connections taken up that had gone to a claimant, and segments that may have been of one
     /// when there were several claimants.
     pub adopted: u64,
+    /// Connections opened to a claimant because it was open whom the client believes.
+    #[serde(default)]
+    pub contested: u64,
     pub unknowable: u64,
 }
 

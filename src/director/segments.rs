@@ -129,6 +129,17 @@ impl Segment {
             },
         )
     }
+
+    /// The address to ask a real server from: one whose prefix covers it, else any that is
+    /// configured. Not the link-local one of IPv6: the answer must find its way as a client's does.
+    pub fn source_towards(&self, destination: IpAddr) -> Option<IpAddr> {
+        let of_family =
+            || self.addresses.iter().filter(|own| own.addr().is_ipv4() == destination.is_ipv4());
+        of_family()
+            .find(|own| own.contains(&destination))
+            .or_else(|| of_family().next())
+            .map(IpNet::addr)
+    }
 }
 
 /// Segments by id. A segment of the same name keeps its id for as long as the process runs.

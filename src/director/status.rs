@@ -259,6 +259,7 @@ impl Director {
             stations: self.askers.len() as u64,
             stations_refused: self.askers.refused(),
             adopted: counters.adopted,
+            contested: counters.contested,
             unknowable: counters.unknowable,
         }
     }

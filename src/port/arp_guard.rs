@@ -10,6 +10,11 @@
 //! its own, and may be missing). So the ports of *other* bridges are excepted, and a port that
 //! nobody knows yet is guarded. [`ArpGuard::refresh`] keeps that list.
 //!
+//! Tagged frames are seen like others, whether or not the bridge filters VLANs: the kernel has taken
+//! the outer tag off (802.1Q or 802.1ad) before a bridge's hooks. So a VIP is guarded in all VLANs of
+//! the bridge: which of them an untagged port is in is decided later. What is within a second tag is
+//! another network's, to which no segment leads, and is left alone.
+//!
 //! The table belongs to the socket that made it: the kernel removes it when the socket is closed,
 //! however the program ends. Kernels before 5.12 do not know that; there the table is removed by
 //! [`Drop`], and what a crash left is replaced at the next start.

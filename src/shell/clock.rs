@@ -1,6 +1,6 @@
 //! The clocks: a monotonic one for the core, the time of day for people.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -11,6 +11,11 @@ pub fn now() -> Instant {
     let time = clock_gettime(ClockId::Monotonic);
     // Both are never negative on this clock.
     Instant::from_nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// The time of day, since 1970. It may jump: clocks are set while the program runs.
+pub fn time_of_day() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A time of day in UTC as RFC 3339 writes it, to the millisecond: `2026-11-22T14:38:05.120Z`.
@@ -52,8 +57,6 @@ fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -5,6 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Diagnostics, Snapshot, TEXT_BYTES_MAX};
+use crate::director::examine_certificates;
+
+/// Bytes of a file of certificates: a system's bundle of all there are is a quarter of it.
+const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +22,9 @@ pub enum LoadError {
     /// It was read, and says something wrong.
     #[error("{0}")]
     Refused(Diagnostics),
+    /// A file that it names will not do.
+    #[error("configuration {}: {what}", path.display())]
+    File { path: PathBuf, what: String },
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -45,12 +52,29 @@ pub fn read(path: &Path) -> Result<String, LoadError> {
     })
 }
 
-/// What a text read from `path` means.
+/// What a text read from `path` means, with the files that it names.
 ///
 /// # Errors
-/// [`LoadError::Refused`].
+/// [`LoadError::Refused`], [`LoadError::File`].
 pub fn parse(path: &Path, text: &str) -> Result<Snapshot, LoadError> {
-    config::parse(text, &path.display().to_string()).map_err(LoadError::Refused)
+    let mut snapshot =
+        config::parse(text, &path.display().to_string()).map_err(LoadError::Refused)?;
+    let taken_in = snapshot.take_in_files(certificates);
+    taken_in.map_err(|what| LoadError::File { path: path.to_owned(), what })?;
+    Ok(snapshot)
+}
+
+/// The text of a file of certificates; else what is wrong with it.
+pub fn certificates(path: &str) -> Result<String, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    let mut bounded = file.take(CERTIFICATES_BYTES_MAX + 1);
+    bounded.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > CERTIFICATES_BYTES_MAX {
+        return Err(format!("larger than {CERTIFICATES_BYTES_MAX} bytes"));
+    }
+    examine_certificates(&text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The guards of this host's bridges: one for each segment that has `arp_guard`.
+//! The guards of this host's bridges: one for each TAP with a segment that has `arp_guard`. Segments
+//! that are VLANs of one TAP have one guard together.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Snapshot;
-use crate::config::snapshot::Segment;
 use crate::director::Instant;
 use crate::director::report::ArpGuardReport;
 use crate::port::arp_guard::{ArpGuard, GuardError};
@@ -17,17 +17,21 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// From a guard that could not be made to the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Guards by the name of their segment.
+/// A TAP and its bridge.
+type Place = (Arc<str>, Arc<str>);
+
+/// Guards by the name of their TAP.
 #[derive(Default)]
 pub(super) struct Guards {
-    by_segment: BTreeMap<Arc<str>, Slot>,
+    by_tap: BTreeMap<Arc<str>, Slot>,
     /// When they are looked after next; never without any.
     next: Option<Instant>,
 }
 
 struct Slot {
-    tap: Arc<str>,
     bridge: Arc<str>,
+    /// The segments that asked for it, of which the first names it in the log.
+    segments: Vec<Arc<str>>,
     state: State,
 }
 
@@ -39,47 +43,46 @@ enum State {
 impl Guards {
     /// Makes the guards those that a configuration asks for, with its VIPs. The bridges are there.
     pub fn reconcile(&mut self, now: Instant, snapshot: &Snapshot) {
-        let wanted = |name: &str, slot: &Slot| {
-            snapshot.segments.iter().any(|segment| {
-                *segment.name == *name
-                    && segment.arp_guard
-                    && *segment.device() == slot.tap
-                    && segment.bridge() == Some(&slot.bridge)
-            })
-        };
-        self.by_segment.retain(|name, slot| {
-            let stays = wanted(name, slot);
-            if !stays {
-                log::info!("segment {name}: bridge {} is no longer guarded", slot.bridge);
+        let mut wanted: BTreeMap<Place, Vec<Arc<str>>> = BTreeMap::new();
+        for segment in snapshot.segments.iter().filter(|segment| segment.arp_guard) {
+            if let Some(bridge) = segment.bridge() {
+                let tap_and_bridge = (Arc::clone(segment.device()), Arc::clone(bridge));
+                let segments = wanted.entry(tap_and_bridge).or_default();
+                segments.push(Arc::clone(&segment.name));
             }
+        }
+        self.by_tap.retain(|tap, slot| {
+            let segments = wanted.remove(&(Arc::clone(tap), Arc::clone(&slot.bridge)));
+            if segments.is_none() {
+                log::info!("segment {}: bridge {} is no longer guarded", slot.name(), slot.bridge);
+            }
+            let stays = segments.is_some();
+            slot.segments = segments.unwrap_or_default();
             stays
         });
-        for segment in snapshot.segments.iter().filter(|segment| segment.arp_guard) {
-            let Some(bridge) = segment.bridge() else { continue };
-            if !self.by_segment.contains_key(&segment.name) {
-                let state = make(now, segment, bridge, snapshot);
-                let (tap, bridge) = (segment.device().clone(), bridge.clone());
-                self.by_segment.insert(segment.name.clone(), Slot { tap, bridge, state });
-            }
+        for ((tap, bridge), segments) in wanted {
+            let state = make(now, &segments[0], &tap, &bridge, snapshot);
+            self.by_tap.insert(tap, Slot { bridge, segments, state });
         }
-        for (name, slot) in &mut self.by_segment {
-            slot.set_vips(now, name, snapshot);
+        for slot in self.by_tap.values_mut() {
+            slot.set_vips(now, snapshot);
         }
-        self.next = (!self.by_segment.is_empty()).then_some(now + REFRESH_INTERVAL);
+        self.next = (!self.by_tap.is_empty()).then_some(now + REFRESH_INTERVAL);
     }
 
     /// Follows the devices, and tries again what did not succeed.
     pub fn handle_timeout(&mut self, now: Instant, snapshot: &Snapshot) {
-        for (name, slot) in &mut self.by_segment {
+        for (tap, slot) in &mut self.by_tap {
+            let name = Arc::clone(slot.name());
             match &mut slot.state {
                 State::On(guard) => {
                     if let Err(error) = guard.refresh() {
-                        slot.state = failed(now, name, &error);
+                        slot.state = failed(now, &name, &error);
                     }
                 }
                 State::Off { error, retry_at } if *retry_at <= now => {
                     let before = core::mem::take(error);
-                    match guarded(&slot.tap, &slot.bridge, snapshot) {
+                    match guarded(tap, &slot.bridge, snapshot) {
                         Ok(guard) => {
                             log::info!("segment {name}: bridge {} is guarded now", slot.bridge);
                             slot.state = State::On(Box::new(guard));
@@ -97,7 +100,7 @@ impl Guards {
                 State::Off { .. } => {}
             }
         }
-        self.next = (!self.by_segment.is_empty()).then_some(now + REFRESH_INTERVAL);
+        self.next = (!self.by_tap.is_empty()).then_some(now + REFRESH_INTERVAL);
     }
 
     /// When [`Self::handle_timeout`] next has something to do.
@@ -107,7 +110,9 @@ impl Guards {
 
     /// How the guard of a segment is doing; `None` if it is to have none.
     pub fn report(&self, segment: &str) -> Option<ArpGuardReport> {
-        Some(match &self.by_segment.get(segment)?.state {
+        let mut slots = self.by_tap.values();
+        let slot = slots.find(|slot| slot.segments.iter().any(|name| **name == *segment))?;
+        Some(match &slot.state {
             State::On(guard) => match guard.blocked() {
                 Ok(blocked) => ArpGuardReport { active: true, error: None, blocked },
                 Err(error) => {
@@ -123,22 +128,26 @@ impl Guards {
 }
 
 impl Slot {
-    fn set_vips(&mut self, now: Instant, name: &str, snapshot: &Snapshot) {
+    fn name(&self) -> &Arc<str> {
+        &self.segments[0]
+    }
+
+    fn set_vips(&mut self, now: Instant, snapshot: &Snapshot) {
         if let State::On(guard) = &mut self.state
             && let Err(error) = set_vips(guard, snapshot)
         {
-            self.state = failed(now, name, &error);
+            self.state = failed(now, &self.segments[0], &error);
         }
     }
 }
 
-fn make(now: Instant, segment: &Segment, bridge: &str, snapshot: &Snapshot) -> State {
-    match guarded(segment.device(), bridge, snapshot) {
+fn make(now: Instant, segment: &str, tap: &str, bridge: &str, snapshot: &Snapshot) -> State {
+    match guarded(tap, bridge, snapshot) {
         Ok(guard) => {
-            log::info!("segment {}: bridge {bridge} lets nobody else claim a VIP", segment.name);
+            log::info!("segment {segment}: bridge {bridge} lets nobody else claim a VIP");
             State::On(Box::new(guard))
         }
-        Err(error) => failed(now, &segment.name, &error),
+        Err(error) => failed(now, segment, &error),
     }
 }
 

@@ -160,6 +160,12 @@ fn guardian(text: &mut Text, report: &GuardianReport) {
             report.adopted,
         ),
         (
+            "vipr_guardian_contested_total",
+            COUNTER,
+            "Connections opened to a claimant because the client may believe it.",
+            report.contested,
+        ),
+        (
             "vipr_guardian_unknowable_total",
             COUNTER,
             "Segments of connections to one of several claimants.",

@@ -155,6 +155,7 @@ impl<O: Opener> Router<O> {
     /// Does what is due.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
         if self.director.poll_timeout().is_some_and(|at| at <= now) {
+            self.director.set_time_of_day(now, clock::time_of_day());
             self.director.handle_timeout(now);
             self.drain(now);
         }

@@ -223,7 +223,7 @@ impl Reader {
         next.answered = asked.unwrap_or(next.answered);
         match &seen {
             Err(error) => self.refuse(&mut next, error.clone()),
-            Ok(text) if **text == *next.text => {
+            Ok(text) if **text == *next.text && !next.snapshot.names_files() => {
                 log::info!("configuration {}: unchanged, as it runs", self.path.display());
                 next.error = None;
             }

@@ -13,7 +13,7 @@ use etherparse::{
 
 use super::arp::ArpPacket;
 use super::frame::ETHERNET_HEADER_LEN;
-pub use super::quote::{QuotedFlow, quoted_flow};
+pub use super::quote::{QuotedFlow, quoted_echo, quoted_flow};
 use super::{MacAddr, checksum, icmp, ipv6};
 
 /// Why a frame could not be read. Each is a drop reason of its own.

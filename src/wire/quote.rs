@@ -28,14 +28,7 @@ pub struct QuotedFlow {
 /// a quotation that is cut short or of a later fragment, and for protocols without ports. The
 /// message's checksum is left to whoever the message is for.
 pub fn quoted_flow(frame: &[u8], packet: &Ip) -> Option<QuotedFlow> {
-    let Transport::Icmp { kind, .. } = packet.transport else { return None };
-    if packet.fragment_offset != 0 || !icmp::quotes_packet(packet.is_ipv6(), kind) {
-        return None;
-    }
-    let quoted = frame.get(packet.payload_start()..packet.end())?.get(icmp::HEADER_LEN..)?;
-    let (source, destination, protocol, transport) =
-        if packet.is_ipv6() { read_ipv6(quoted)? } else { read_ipv4(quoted)? };
-    let ports = transport.first_chunk::<QUOTED_PAYLOAD_MIN>()?;
+    let (source, destination, protocol, ports) = quoted(frame, packet)?;
     match protocol {
         IpNumber::TCP | IpNumber::UDP | IpNumber::SCTP => Some(QuotedFlow {
             source,
@@ -46,6 +39,42 @@ pub fn quoted_flow(frame: &[u8], packet: &Ip) -> Option<QuotedFlow> {
         }),
         _ => None,
     }
+}
+
+/// An echo request that an ICMP error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotedEcho {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub identifier: u16,
+}
+
+/// Reads the echo request quoted by an ICMP error; `None` under the same conditions as
+/// [`quoted_flow`], and for anything else.
+pub fn quoted_echo(frame: &[u8], packet: &Ip) -> Option<QuotedEcho> {
+    let (source, destination, protocol, echo) = quoted(frame, packet)?;
+    let request = match protocol {
+        IpNumber::ICMP if source.is_ipv4() => icmp::ECHO_REQUEST,
+        IpNumber::IPV6_ICMP if source.is_ipv6() => icmp::v6::ECHO_REQUEST,
+        _ => return None,
+    };
+    let identifier = u16::from_be_bytes([echo[4], echo[5]]);
+    (echo[0] == request).then_some(QuotedEcho { source, destination, identifier })
+}
+
+/// The ends, the protocol and the first bytes of the payload of the quoted packet.
+fn quoted(
+    frame: &[u8],
+    packet: &Ip,
+) -> Option<(IpAddr, IpAddr, IpNumber, [u8; QUOTED_PAYLOAD_MIN])> {
+    let Transport::Icmp { kind, .. } = packet.transport else { return None };
+    if packet.fragment_offset != 0 || !icmp::quotes_packet(packet.is_ipv6(), kind) {
+        return None;
+    }
+    let quoted = frame.get(packet.payload_start()..packet.end())?.get(icmp::HEADER_LEN..)?;
+    let (source, destination, protocol, transport) =
+        if packet.is_ipv6() { read_ipv6(quoted)? } else { read_ipv4(quoted)? };
+    Some((source, destination, protocol, *transport.first_chunk()?))
 }
 
 /// Bytes of the quoted packet's payload that every ICMP error carries (RFC 792).
@@ -114,6 +143,28 @@ mod tests {
     }
 
     #[test]
+    fn an_icmp_error_tells_the_echo_request_it_quotes_and_nothing_of_a_reply() {
+        for (quote, enough, frame) in [
+            (&ECHO[14..], 28, error_quoting as fn(u8, &[u8]) -> Vec<u8>),
+            (&ECHO_V6[14..], 48, error_quoting_v6),
+        ] {
+            let is_v4 = enough == 28;
+            let kind = if is_v4 { icmp::DESTINATION_UNREACHABLE } else { icmp::v6::PACKET_TOO_BIG };
+            let at = enough - 4;
+            let identifier = u16::from_be_bytes([quote[at], quote[at + 1]]);
+            for len in 0..=quote.len() {
+                let frame = frame(kind, &quote[..len]);
+                let found = quoted_echo(&frame, &ip_of(&frame)).map(|echo| echo.identifier);
+                assert_eq!(found, (len >= enough).then_some(identifier), "{len} bytes");
+            }
+            let mut reply = quote.to_vec();
+            reply[enough - 8] = if is_v4 { icmp::ECHO_REPLY } else { icmp::v6::ECHO_REPLY };
+            let frame = frame(kind, &reply);
+            assert_eq!(quoted_echo(&frame, &ip_of(&frame)), None);
+        }
+    }
+
+    #[test]
     fn what_quotes_no_flow_tells_none() {
         let later = patched(&TCP_SYN, &[(20, &[0, 1])]);
         let rows: [(&str, u8, &[u8]); 6] = [
@@ -129,7 +180,11 @@ mod tests {
             assert_eq!(quoted_flow(&frame, &ip_of(&frame)), None, "{what}");
         }
         assert_eq!(quoted_flow(&TCP_SYN, &ip_of(&TCP_SYN)), None, "TCP");
+        for frame in [&error_quoting(icmp::ECHO_REPLY, &ECHO[14..]), &TCP_SYN[..], &ECHO] {
+            assert_eq!(quoted_echo(frame, &ip_of(frame)), None);
+        }
         let frame = error_quoting(icmp::DESTINATION_UNREACHABLE, &TCP_SYN[14..]);
+        assert_eq!(quoted_echo(&frame, &ip_of(&frame)), None, "TCP");
         assert_eq!(quoted_flow(&frame[..frame.len() - 1], &ip_of(&frame)), None, "another frame");
     }
 }

@@ -8,6 +8,8 @@ use vipr::wire::MacAddr;
 
 use super::checks::{Asked, answer, live_with_arp};
 use crate::harness::frames::arp_reply;
+use crate::harness::frames6::web6;
+use crate::harness::servers::{RealServer, Service, serve_with};
 use crate::harness::*;
 
 const OTHER_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0x77]);
@@ -118,6 +120,68 @@ fn each_fault_is_told_from_the_others() {
         let found = faults(&examine(&web(), usual_arp, stub));
         assert_eq!(found.len(), 1, "{expected}: {found:?}");
         assert!(found[0].starts_with(expected), "{expected}: {found:?}");
+    }
+}
+
+/// The faults of the first real server, which has a TCP stack of its own: of either family.
+fn faults_of(is_v4: bool, change: impl Fn(&mut RealServer)) -> Vec<String> {
+    let (toml, service, name, vip, rip) = match is_v4 {
+        true => (web(), "web", "rs1", "192.0.2.10", "10.0.0.11"),
+        false => (web6(), "web6", "six1", "2001:db8:0:1::10", "2001:db8:0:2::11"),
+    };
+    let (vip, rip) = (vip.parse().expect("an address"), rip.parse().expect("an address"));
+    let mut world = World::new(&toml);
+    world.take_sent();
+    let mut servers = [RealServer::new(RS1_MAC, vip, 80, Service::Silent)];
+    change(&mut servers[0]);
+    let (service, real_server) = (Some(service.to_owned()), Some(name.to_owned()));
+    let begun = world.command(Command::Examine { service, real_server });
+    assert!(matches!(begun, Response::Examination(report) if report.running));
+    let neighbors = [("back", rip, RS1_MAC)];
+    serve_with(&mut world, Duration::from_secs(10), &mut servers, &neighbors);
+    match world.command(Command::Examination) {
+        Response::Examination(report) => faults(&report),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn either_family_is_examined() {
+    for is_v4 in [true, false] {
+        let (vip, at) = match is_v4 {
+            true => ("192.0.2.10", "192.0.2.10:80"),
+            false => ("2001:db8:0:1::10", "[2001:db8:0:1::10]:80"),
+        };
+        assert_eq!(faults_of(is_v4, |_| {}), [""; 0], "{vip}");
+        let off = faults_of(is_v4, |server| server.up = false);
+        assert_eq!(off.len(), 1, "{off:?}");
+        let asked_by = if is_v4 { "ARP" } else { "neighbor solicitations" };
+        let expected = format!("VIP: it answers {asked_by}, but no packet at all");
+        assert!(off[0].starts_with(&expected), "{off:?}");
+        let other_port = faults_of(is_v4, |server| {
+            let vip = vip.parse().expect("an address");
+            *server = RealServer::new(RS1_MAC, vip, 81, Service::Silent);
+        });
+        assert_eq!(other_port, [format!("service: nobody listens on {at}/tcp")]);
+    }
+}
+
+#[test]
+fn an_mtu_on_the_way_is_measured_or_told_by_whoever_has_it() {
+    let cases = [(true, "10.0.0.254"), (false, "2001:db8:0:2::fe")];
+    for (is_v4, router) in cases {
+        let silent = faults_of(is_v4, |server| server.passes = (1400, None));
+        let measured = "MTU: does not take packets of 1500 bytes, as segment back carries, but does \
+                        those of 1400";
+        assert_eq!(silent, [measured], "{router}");
+        let by = router.parse().expect("an address");
+        // 1387 is none of those that are tried.
+        let told = faults_of(is_v4, |server| server.passes = (1387, Some(by)));
+        let expected = format!(
+            "MTU: packets of 1500 bytes do not fit through {router} on the way to it, those of \
+             1387 do"
+        );
+        assert_eq!(told, [expected]);
     }
 }
 

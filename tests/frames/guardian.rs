@@ -176,6 +176,9 @@ fn a_defence_that_is_off_only_finds_out_and_one_that_announces_does_not_repair()
     }
 }
 
+/// As [`web`] has it.
+const RS1_VIP_MAC: &str = "vip_mac = [\"52:54:00:00:01:11\"]";
+
 #[test]
 fn a_connection_that_went_to_the_claimant_goes_on_there() {
     let mut world = settled(&web());
@@ -196,6 +199,7 @@ fn a_connection_that_went_to_the_claimant_goes_on_there() {
     let mut no_service = tcp(4002, "A");
     no_service.destination_port = 81;
     assert_eq!(world.tell("front", &no_service.bytes()), "replied");
+    world.advance(ms(50));
     for (port, chosen) in [(4003, "rs1"), (4004, "rs1"), (4007, "rs2")] {
         let told = world.tell("front", &tcp(port, "S").bytes());
         assert_eq!(told, format!("forwarded {chosen}"), "as scheduled");
@@ -212,6 +216,52 @@ fn a_connection_that_went_to_the_claimant_goes_on_there() {
     assert_eq!(world.tell("front", &tcp(4006, "A").bytes()), "replied");
     assert_eq!(world.status().guardian.unknowable, 1);
     assert_eq!(world.tell("front", &segment), "forwarded rs1", "what is adopted stays so");
+}
+
+/// With weights 4, 3 and 2, that of the claimant the smallest.
+#[test]
+fn while_it_is_open_whom_a_client_believes_its_connections_go_to_the_claimant() {
+    let base = web().replace(RS1_VIP_MAC, "").replace(
+        "mac = \"52:54:00:00:00:13\"",
+        &format!("mac = \"52:54:00:00:00:13\"\n{RS1_VIP_MAC}"),
+    );
+    let ask = |world: &mut World| world.tell("front", &arp_request(CLIENT_MAC, CLIENT, VIP));
+    let open = |world: &mut World, ports: core::ops::Range<u16>| -> Vec<String> {
+        ports.map(|port| world.tell("front", &tcp(port, "S").bytes())).collect()
+    };
+    let all = |name: &str| vec![format!("forwarded {name}"); 9];
+    let mut world = settled(&base);
+    ask(&mut world);
+    assert_ne!(open(&mut world, 1000..1009), all("rs3"), "nobody claims it yet");
+    leak(&mut world, RS1_FRONT_MAC);
+    ask(&mut world);
+    assert_eq!(open(&mut world, 1100..1109), all("rs3"));
+    assert_eq!(world.tell("front", &tcp(1100, "A").bytes()), "forwarded rs3");
+    assert_eq!(world.status().guardian.contested, 9);
+    let mut other = tcp(1200, "S");
+    other.source_mac = STRANGER;
+    let told: Vec<_> = (0..9).map(|_| world.tell("front", &other.bytes())).collect();
+    assert_ne!(told, all("rs3"), "it did not ask");
+    // It is settled.
+    world.advance(ms(50));
+    assert_ne!(open(&mut world, 1300..1309), all("rs3"));
+    // One that takes no new connections gets none.
+    let reload = |world: &mut World, weight: &str| {
+        let next = base.replace("segment = \"back\"\nweight = 2", weight);
+        world.director.apply(world.now, snapshot(&next));
+        world.advance(Duration::ZERO);
+        ask(world);
+    };
+    reload(&mut world, "segment = \"back\"\nweight = 0");
+    let told = open(&mut world, 1400..1409);
+    assert!(!told.contains(&"forwarded rs3".to_owned()), "{told:?}");
+    // Two of them: nobody knows.
+    reload(&mut world, "segment = \"back\"\nweight = 1");
+    assert_eq!(open(&mut world, 1500..1509), all("rs3"));
+    leak(&mut world, MacAddr([0x52, 0x54, 0, 0, 1, 0x12]));
+    ask(&mut world);
+    assert_ne!(open(&mut world, 1600..1609), all("rs3"));
+    assert_eq!(world.status().guardian.contested, 18);
 }
 
 #[test]

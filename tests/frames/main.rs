@@ -8,6 +8,7 @@ mod random;
 mod answers;
 mod arp;
 mod batch;
+mod check_kinds;
 mod checks;
 mod connections;
 mod doctor;

@@ -88,10 +88,22 @@ impl Packet6 {
     }
 
     pub fn tcp(self, source_port: u16, destination_port: u16, flags: &str, data: &[u8]) -> Vec<u8> {
-        let mut header = TcpHeader::new(source_port, destination_port, 1000, 64_240);
+        self.tcp_at(source_port, destination_port, flags, (1000, 2000), data)
+    }
+
+    /// The same with its sequence number, and what it acknowledges with `A`.
+    pub fn tcp_at(
+        self,
+        source_port: u16,
+        destination_port: u16,
+        flags: &str,
+        (sequence, acknowledgement): (u32, u32),
+        data: &[u8],
+    ) -> Vec<u8> {
+        let mut header = TcpHeader::new(source_port, destination_port, sequence, 64_240);
         (header.syn, header.fin) = (flags.contains('S'), flags.contains('F'));
         (header.rst, header.ack) = (flags.contains('R'), flags.contains('A'));
-        header.acknowledgment_number = if header.ack { 2000 } else { 0 };
+        header.acknowledgment_number = if header.ack { acknowledgement } else { 0 };
         let mut frame = Vec::new();
         self.builder().tcp_header(header).write_to_vec(&mut frame, data).unwrap();
         frame

@@ -15,6 +15,7 @@ use vipr::wire::{Frame, MacAddr};
 
 pub mod frames;
 pub mod frames6;
+pub mod servers;
 
 /// The director's MACs, the stations' and the addresses that all configurations here use.
 pub const FRONT_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0x01, 0x01]);

@@ -150,7 +150,10 @@ lab_vipr reload >/dev/null
 healthy "another MAC, put right"
 sed 's/^address = "10.0.0.11"$/address = "192.0.2.11"\nsegment = "back"/' "$(lab_config)" >"$LAB_DIR/mac.toml"
 lab_vipr reload >/dev/null
-sick "another segment" "neighbor: 192.0.2.11 answers on segment front, not on back" 'segment = "front"'
+sick "another segment" "neighbor: 192.0.2.11 answers on segment front, not on back" 'segment = "front", and for that segment role = "both"'
+sed -i 's/^segment = "back"$/segment = "front"/; s/^role = "vip"$/role = "both"/' "$LAB_DIR/mac.toml"
+lab_vipr reload >/dev/null
+healthy "another segment, put right"
 
 # The same MAC on two machines.
 cp "$(lab_config)" "$LAB_DIR/mac.toml"
@@ -171,11 +174,13 @@ healthy "one MAC, two machines, put right"
 # and do not mind which one was asked.
 cat >"$LAB_DIR/udp.pl" <<'PERL'
 use IO::Socket::INET;
-my $socket = IO::Socket::INET->new(Proto => "udp", LocalPort => 7007) or die "$!";
+my $socket = IO::Socket::INET->new(Proto => "udp", LocalPort => 7007, LocalAddr => $ARGV[0])
+    or die "$!";
 my $data;
 while (1) { my $peer = $socket->recv($data, 100); $socket->send("pong", 0, $peer); }
 PERL
-lab_exec rs1 perl "$LAB_DIR/udp.pl" &
+lab_exec rs1 perl "$LAB_DIR/udp.pl" 0.0.0.0 &
+udp=$!
 lab_wait 10 "the service over UDP" lab_in rs1 bash -c 'ss -Hlun | grep -q :7007'
 cat >>"$LAB_DIR/mac.toml" <<TOML
 [[service]]
@@ -193,10 +198,18 @@ address = "10.0.0.11"
 TOML
 lab_vipr reload >/dev/null
 sick "the wrong address" "answers from 10.0.0.11" "bind it to $VIP"
+kill "$udp"
+wait "$udp" || true
+lab_exec rs1 perl "$LAB_DIR/udp.pl" "$VIP" &
+lab_wait 10 "the service over UDP on the VIP" lab_in rs1 bash -c 'ss -Hlun | grep -q "192.0.2.10:7007"'
+healthy "the wrong address, put right"
 # And a clock of checks that is too slow.
 sed -i 's/^interval = "1s"$/interval = "5m"/' "$LAB_DIR/mac.toml"
 lab_vipr reload >/dev/null
 sick "slow checks" "checks: a real server that dies gets connections for up to 5m more" "a shorter interval"
+sed -i 's/^interval = "5m"$/interval = "1s"/' "$LAB_DIR/mac.toml"
+lab_vipr reload >/dev/null
+healthy "slow checks, put right"
 
 # Without a running router.
 lab_vipr_stop

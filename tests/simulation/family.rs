@@ -40,7 +40,8 @@ pub fn translate(frame: &[u8]) -> Vec<u8> {
         Heard::Tcp(tcp) => {
             let (source, destination) = (address(tcp.source), address(tcp.destination));
             let packet = Packet6 { macs, source, destination, hop_limit: 61 };
-            packet.tcp(tcp.source_port, tcp.destination_port, tcp.flags, &tcp.payload)
+            let at = (tcp.sequence, tcp.acknowledgement);
+            packet.tcp_at(tcp.source_port, tcp.destination_port, tcp.flags, at, &tcp.payload)
         }
         Heard::Listening | Heard::Other => panic!("no station says {frame:02x?}"),
     }

@@ -13,7 +13,7 @@ use crate::family::{self, Family};
 use crate::harness::{SEGMENTS, snapshot};
 use crate::oracles::{Group, Oracles};
 use crate::random::Random;
-use crate::stations::{Client, RealServer, Station};
+use crate::stations::{Client, Heard, RealServer, Station, read};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology {
@@ -29,6 +29,17 @@ pub enum Purpose {
     /// Two ports as one service, with persistence, a quorum and a sorry server (number
     /// [`SORRY`]).
     Group,
+    /// As `Web`, and checked: what is in `[service.check]`.
+    Checked(&'static str),
+}
+
+impl Purpose {
+    fn check(self) -> &'static str {
+        match self {
+            Purpose::Checked(check) => check,
+            Purpose::Web | Purpose::Group => "",
+        }
+    }
 }
 
 /// The sorry server's number.
@@ -131,8 +142,9 @@ impl Lan {
             oracles: Oracles::default(),
             digest: DefaultHasher::new(),
         };
+        lan.oracles.checks = !purpose.check().is_empty();
         let (servers, ports): (u8, &[u16]) = match purpose {
-            Purpose::Web => (3, &[80]),
+            Purpose::Web | Purpose::Checked(_) => (3, &[80]),
             Purpose::Group => (SORRY, &[80, 443]),
         };
         for number in 1..=servers {
@@ -178,6 +190,30 @@ impl Lan {
                 server.leaks |= server.number == number;
             }
         }
+    }
+
+    /// From now on this real server serves, or does not: it is there, but says nothing at the VIP.
+    pub fn set_serving(&mut self, number: u8, serves: bool) {
+        for station in &mut self.stations {
+            if let Station::RealServer(server) = station
+                && server.number == number
+            {
+                server.serves = serves;
+            }
+        }
+    }
+
+    /// The real servers that are down by their checks.
+    pub fn down(&mut self) -> Vec<String> {
+        let real_servers = self.status().services.into_iter().flat_map(|found| found.real_servers);
+        let down =
+            real_servers.filter(|found| found.check.as_ref().is_some_and(|check| !check.healthy));
+        down.map(|found| found.name).collect()
+    }
+
+    /// How many flows have gone to a real server.
+    pub fn flows_of(&self, number: u8) -> usize {
+        self.oracles.flows_by_server().get(&number).copied().unwrap_or(0)
     }
 
     /// Frames that told a single station who has the VIP.
@@ -347,10 +383,20 @@ impl Lan {
     fn offer_to_director(&mut self, segment: &'static str, bytes: Vec<u8>) {
         let segments = self.director.segments();
         let (ingress, _) = segments.iter().find(|(_, name)| &**name == segment).unwrap();
+        let down = match read(&bytes) {
+            Heard::Tcp(tcp) if self.oracles.checks && tcp.flags == "S" => self.down(),
+            _ => Vec::new(),
+        };
         let mut rewritten = bytes.clone();
         let mut frame = Frame::plain(&mut rewritten);
         let verdict = self.director.handle_frame(self.now, *ingress, &mut frame);
         assert!(self.director.counters().balance(), "seed {}", self.seed);
+        if matches!(verdict.action, Action::Forward { .. } | Action::Hold)
+            && let Some(name) = verdict.real_server
+            && let Some(name) = self.director.real_server_name(name)
+        {
+            self.oracles.given(self.seed, &bytes, name, &down);
+        }
         match verdict.action {
             Action::Forward { egress } => {
                 let egress = self.segment(egress);
@@ -454,7 +500,7 @@ fn configuration(purpose: Purpose, topology: Topology, family: Family) -> String
         .collect();
     let endpoint = "vip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80";
     let more = match purpose {
-        Purpose::Web => endpoint.to_owned(),
+        Purpose::Web | Purpose::Checked(_) => endpoint.to_owned(),
         Purpose::Group => format!(
             "listen = [{{ vip = \"192.0.2.10\", protocol = \"tcp\", ports = [80, 443] }}]\n\
              persistence = {{ timeout = \"5m\" }}\nquorum = {QUORUM}\n\
@@ -463,8 +509,10 @@ fn configuration(purpose: Purpose, topology: Topology, family: Family) -> String
              sorry_server.address = \"10.0.0.1{SORRY}\"\nsorry_server.segment = \"{back}\""
         ),
     };
-    let configuration =
-        format!("{segments}\n[[service]]\nname = \"web\"\n{more}\nscheduler = \"wrr\"\n{servers}");
+    let check = purpose.check();
+    let configuration = format!(
+        "{segments}\n[[service]]\nname = \"web\"\n{more}\nscheduler = \"wrr\"\n{check}{servers}"
+    );
     match family {
         Family::V4 => configuration,
         Family::V6 => family::configuration(&configuration),

@@ -98,6 +98,70 @@ fn with_one_real_server_that_leaks_every_flow_ends_well() {
     }
 }
 
+/// A dead real server is out after two failed checks of at most three attempts each; it is back after
+/// two good ones.
+const CHECK: &str = "[service.check]\nkind = \"tcp\"\ninterval = \"1s\"\ntimeout = \"300ms\"\n\
+                     retries = 2\ndelay_before_retry = \"100ms\"\nfall = 2\nrise = 2\n";
+/// Both take less on a LAN without faults.
+const NOTICED_WITHIN: Duration = Duration::from_secs(6);
+
+/// Services that die and come back, first while links are bad, then while they are good. All along no
+/// connection begins at a real server that is down by its check.
+fn live_through_deaths(family: Family, seed: u64, topology: Topology) {
+    let mut lan = Lan::with(Purpose::Checked(CHECK), family, seed, topology, Faults::BAD);
+    lan.run(Duration::from_secs(5));
+    let mut seen = 0;
+    for round in 0..4 {
+        let victim = 1 + ((seed + round) % 3) as u8;
+        lan.set_serving(victim, false);
+        lan.open_flows(20, Duration::from_secs(15));
+        lan.run(Duration::from_secs(15));
+        seen += usize::from(lan.down().contains(&format!("rs{victim}")));
+        lan.set_serving(victim, true);
+        lan.run(Duration::from_secs(10));
+    }
+    assert_eq!(seen, 4, "seed {seed} {topology:?}: who is dead for 15 s is down");
+    lan.heal();
+    lan.run(Duration::from_secs(60));
+    assert_eq!(lan.down(), [""; 0], "seed {seed} {topology:?}: on a healthy LAN all are up");
+
+    lan.set_serving(2, false);
+    lan.run(NOTICED_WITHIN);
+    assert_eq!(lan.down(), ["rs2"], "seed {seed} {topology:?}");
+    let (finished, of_it) = (lan.finished(), lan.flows_of(2));
+    lan.open_flows(24, Duration::from_secs(5));
+    lan.run(Duration::from_secs(15));
+    assert_eq!(lan.finished(), finished + 24, "seed {seed} {topology:?}: on the other two");
+    assert_eq!(lan.flows_of(2), of_it, "seed {seed} {topology:?}: none on the dead one");
+
+    lan.set_serving(2, true);
+    lan.run(NOTICED_WITHIN);
+    assert_eq!(lan.down(), [""; 0], "seed {seed} {topology:?}: it is back");
+    lan.open_flows(24, Duration::from_secs(5));
+    lan.run(Duration::from_secs(15));
+    assert_eq!(lan.finished(), finished + 48, "seed {seed} {topology:?}");
+    assert!(lan.flows_of(2) > of_it, "seed {seed} {topology:?}: it has its share again");
+    lan.check_at_the_end();
+}
+
+#[test]
+fn services_that_die_and_come_back_are_out_and_in_again() {
+    for seed in seeds() {
+        for topology in [Topology::TwoSegments, Topology::OneArm] {
+            live_through_deaths(Family::V4, seed, topology);
+        }
+    }
+}
+
+#[test]
+fn in_ipv6_services_that_die_and_come_back_are_out_and_in_again() {
+    for seed in seeds().into_iter().step_by(5) {
+        for topology in [Topology::TwoSegments, Topology::OneArm] {
+            live_through_deaths(Family::V6, seed, topology);
+        }
+    }
+}
+
 /// A third of the seeds: what the families share has been seen already.
 #[test]
 fn in_ipv6_both_topologies_live_through_the_same() {

@@ -21,6 +21,10 @@ pub struct Oracles {
     held: Vec<Vec<u8>>,
     /// Whether a real server leaks ARP.
     pub leak: bool,
+    /// Whether real servers are checked.
+    pub checks: bool,
+    /// Flows that were given to a real server.
+    given: BTreeSet<Flow>,
     /// Frames that told a single station who has the VIP.
     pub told: usize,
     pub group: Group,
@@ -123,6 +127,19 @@ impl Oracles {
         assert!(matches!(read(after), Heard::Tcp(tcp) if tcp.destination == VIP), "seed {seed}");
     }
 
+    /// A frame goes to a real server: no connection begins at one that is down.
+    pub fn given(&mut self, seed: u64, bytes: &[u8], real_server: &str, down: &[String]) {
+        let Heard::Tcp(tcp) = read(bytes) else { return };
+        if self.given.insert((tcp.source, tcp.source_port)) {
+            assert!(
+                !down.iter().any(|name| name == real_server),
+                "seed {seed}: {:?}:{} begins at {real_server}, which is down",
+                tcp.source,
+                tcp.source_port
+            );
+        }
+    }
+
     pub fn held(&mut self, bytes: &[u8]) {
         self.held.push(bytes[12..].to_vec());
     }
@@ -162,6 +179,11 @@ impl Oracles {
                 assert_eq!(bytes[..6], [0x33, 0x33, 0, 0, 0, 0x16], "seed {seed}");
                 assert_eq!(bytes[22..24], [0xfe, 0x80], "seed {seed}: from its link-local address");
             }
+            // A check: to the VIP by IP, to a real server by MAC, and only on its segment.
+            Heard::Tcp(tcp) if self.checks && is_own(tcp.source) => {
+                assert_eq!((tcp.destination, segment != "front"), (VIP, true), "seed {seed}");
+                assert_eq!(bytes[..5], [0x52, 0x54, 0, 0, 0], "seed {seed}: a real server's");
+            }
             Heard::Tcp(tcp) if tcp.flags == "R" && tcp.source == VIP => {
                 let cause = cause.expect("nothing to answer");
                 assert_eq!(bytes[..6], cause[6..12], "seed {seed}");
@@ -180,7 +202,7 @@ impl Oracles {
         let Station::RealServer(server) = station else { return };
         let Heard::Tcp(tcp) = read(bytes) else { return };
         let is_its = [server.back_mac, server.front_mac].contains(&tcp.destination_mac);
-        if tcp.destination != VIP || !is_its {
+        if tcp.destination != VIP || !is_its || is_own(tcp.source) {
             return;
         }
         let opened = tcp.flags != "S";
@@ -208,4 +230,9 @@ impl Oracles {
         }
         shares
     }
+}
+
+/// Whether an address is the director's own, from which it checks.
+fn is_own(address: [u8; 4]) -> bool {
+    [FRONT_DIP, BACK_DIP].contains(&address)
 }

@@ -291,6 +291,8 @@ pub struct RealServer {
     pub front_mac: MacAddr,
     /// It answers ARP for the VIP, as a Linux with the VIP on lo does unless told not to.
     pub leaks: bool,
+    /// Whether its service answers.
+    pub serves: bool,
     front: &'static str,
     back: &'static str,
     plugs: Vec<Plug>,
@@ -304,6 +306,7 @@ impl RealServer {
             back_mac: MacAddr([0x52, 0x54, 0, 0, 0, 0x10 + number]),
             front_mac: MacAddr([0x52, 0x54, 0, 0, u8::from(front != back), 0x10 + number]),
             leaks: false,
+            serves: true,
             front,
             back,
             plugs: Vec::new(),
@@ -328,7 +331,8 @@ impl RealServer {
                 reactions.frames.push((plug, reply));
             }
             Heard::Tcp(tcp)
-                if tcp.destination == VIP
+                if self.serves
+                    && tcp.destination == VIP
                     && (tcp.destination_mac == self.back_mac
                         || self.leaks && tcp.destination_mac == self.front_mac) =>
             {
@@ -347,18 +351,24 @@ impl RealServer {
             "FA" => ("FA", vec![]),
             _ => return None,
         };
-        let plug = *self.plugs.iter().find(|plug| plug.segment == self.front)?;
-        let client = tcp.source[3] - 100;
+        // The director asks from its own address, on the segment of its checks.
+        let is_check = tcp.source[..3] == self.rip[..3];
+        let segment = if is_check { self.back } else { self.front };
+        let plug = *self.plugs.iter().find(|plug| plug.segment == segment)?;
+        let (source_mac, destination_mac) = match is_check {
+            true => (self.back_mac, tcp.source_mac),
+            false => (self.front_mac, MacAddr([0x52, 0x54, 0, 0, 0xc, tcp.source[3] - 100])),
+        };
         let reply = Tcp {
-            source_mac: self.front_mac,
-            destination_mac: MacAddr([0x52, 0x54, 0, 0, 0xc, client]),
+            source_mac,
+            destination_mac,
             source: VIP,
             destination: tcp.source,
             source_port: tcp.destination_port,
             destination_port: tcp.source_port,
             flags,
             sequence: 1,
-            acknowledgement: 2,
+            acknowledgement: tcp.sequence.wrapping_add(1),
             payload,
         };
         Some((plug, reply.bytes()))

@@ -75,6 +75,55 @@ fn what_is_left_out_is_called_after_the_service() {
 }
 
 #[test]
+fn https_has_a_name_and_a_trust() {
+    type Row<'r> = (&'r str, (&'r str, Option<&'r str>, Option<&'r str>));
+    let rows: &[Row<'_>] = &[
+        ("", ("192.0.2.10:80", None, None)),
+        ("port = 443", ("192.0.2.10", None, None)),
+        ("port = 443\nhost = \"a.example\"", ("a.example", Some("a.example"), None)),
+        ("host = \"a.example:80\"", ("a.example:80", Some("a.example"), None)),
+        ("port = 443\nserver_name = \"b.example\"", ("b.example", Some("b.example"), None)),
+        ("server_name = \"b.example\"", ("b.example:80", Some("b.example"), None)),
+        (
+            "host = \"a.example\"\nserver_name = \"b.example\"\nca = \"/ca.pem\"",
+            ("a.example", Some("b.example"), Some("/ca.pem")),
+        ),
+        ("verify = false", ("192.0.2.10:80", None, None)),
+        ("verify = true\nca = \"/ca.pem\"", ("192.0.2.10:80", None, Some("/ca.pem"))),
+    ];
+    for (keys, expected) in rows {
+        let check = check(&format!("kind = \"https\"\n{keys}"));
+        assert_eq!(check.delay_before_retry, Duration::from_secs(3), "as http");
+        let CheckKind::Https(https) = &check.kind else { panic!("{check:?}") };
+        let trust = https.trust.as_ref().map(|trust| &*trust.path);
+        assert_eq!((&*https.http.host, https.server_name.as_deref(), trust), *expected, "{keys}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_twice_is_read_once_and_its_absence_is_told() {
+    let mut snapshot = accepted(&with("kind = \"https\"\nca = \"/ca.pem\""));
+    assert!(snapshot.names_files());
+    let second = Arc::clone(&snapshot.services[0]);
+    snapshot.services.push(second);
+    let mut read = Vec::new();
+    let result = snapshot.take_in_files(|path| {
+        read.push(path.to_owned());
+        Ok("certificates".to_owned())
+    });
+    assert_eq!((result, read), (Ok(()), vec!["/ca.pem".to_owned()]));
+    for service in &snapshot.services {
+        let Some(CheckKind::Https(https)) = service.check.as_ref().map(|check| &check.kind) else {
+            panic!("{service:?}")
+        };
+        assert_eq!(https.trust.as_ref().map(|trust| &*trust.pem), Some("certificates"));
+    }
+    let result = snapshot.take_in_files(|_| Err("not there".to_owned()));
+    assert_eq!(result, Err("service web: ca /ca.pem: not there".to_owned()));
+    assert!(!accepted(&with("kind = \"http\"")).names_files());
+}
+
+#[test]
 fn every_mistake_is_named_with_its_place() {
     let rows: &[(&str, &str)] = &[
         ("", "16:1: [service.check] without `kind`"),
@@ -95,7 +144,17 @@ fn every_mistake_is_named_with_its_place() {
         ("kind = \"http\"\nstatus = 99", "18:10: `status` is out of range: 99"),
         ("kind = \"http\"\nstatus = \"300-200\"", "18:10: `status` is no status"),
         ("kind = \"http\"\nstatus = []", "18:10: `status` is empty"),
-        ("kind = \"https\"", "17:8: `kind` https is not supported by this version"),
+        ("kind = \"http\"\nverify = true", "18:1: `verify` on a check of kind http"),
+        ("kind = \"https\"\nverify = true", "18:10: `verify` without `ca`"),
+        ("kind = \"https\"\nca = \"ca.pem\"", "18:6: `ca` is not the path of a file: \"ca.pem\""),
+        (
+            "kind = \"https\"\nca = \"/ca.pem\"\nverify = false",
+            "19:10: `verify = false` with a `ca`",
+        ),
+        (
+            "kind = \"https\"\nserver_name = \"a b\"",
+            "18:15: `server_name` is not a host name: \"a b\"",
+        ),
         (
             "kind = \"tls\"\nserver_name = \"192.0.2.10\"",
             "18:15: `server_name` is not a host name: \"192.0.2.10\"",

@@ -1175,6 +1175,7 @@ fn every_known_key_is_read() {
                         "kind" => "",
                         "method" | "path" | "host" | "status" | "body" => "kind = \"http\"",
                         "server_name" => "kind = \"tls\"",
+                        "verify" | "ca" => "kind = \"https\"",
                         "send" | "expect" => "kind = \"udp\"",
                         "query" | "record" | "rcode" => "kind = \"dns\"",
                         "command" => "kind = \"exec\"",

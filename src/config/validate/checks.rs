@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::check::{Check, CheckKind, HttpCheck};
-use crate::config::checks::CheckSection;
+use crate::config::check::{Check, CheckKind, HttpCheck, HttpsCheck};
+use crate::config::checks::{CheckSection, is_host_name};
 use crate::config::diagnostics::{Mistake, Mistakes, Read};
 use crate::config::document::{Document, EndpointSection, ServiceSection};
 use crate::config::section::At;
@@ -31,7 +31,7 @@ pub(super) fn build(service: &ServiceSection, mistakes: &mut Mistakes) -> Read<O
     };
     let port = build_port(endpoint, section, mistakes);
     let vip = endpoint.vip?.value;
-    let is_http = matches!(kind, CheckKind::Http(_));
+    let is_http = matches!(kind, CheckKind::Http(_) | CheckKind::Https(_));
     let retries =
         if matches!(kind, CheckKind::Dns(_)) { DNS_RETRIES_DEFAULT } else { RETRIES_DEFAULT };
     let delay = if is_http { HTTP_DELAY_DEFAULT } else { DELAY_DEFAULT };
@@ -121,11 +121,31 @@ fn build_port(
 
 /// Fills in what is called after the service.
 fn with_names(kind: CheckKind, vip: IpAddr, port: u16) -> CheckKind {
+    let named = |http: HttpCheck, usual_port: u16| {
+        if !http.host.is_empty() {
+            return http;
+        }
+        let address = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
+        let host = if port == usual_port { address } else { format!("{address}:{port}") };
+        HttpCheck { host: host.into(), ..http }
+    };
     match kind {
-        CheckKind::Http(http) if http.host.is_empty() => {
-            let address = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
-            let host = if port == 80 { address } else { format!("{address}:{port}") };
-            CheckKind::Http(HttpCheck { host: host.into(), ..http })
+        CheckKind::Http(http) => CheckKind::Http(named(http, 80)),
+        CheckKind::Https(https) => {
+            // Whichever of both names there is stands for the other.
+            let server_name = https.server_name.or_else(|| {
+                let name = https.http.host.rsplit_once(':').map_or(&*https.http.host, |at| at.0);
+                is_host_name(name).then(|| name.into())
+            });
+            let http = match &server_name {
+                Some(name) if https.http.host.is_empty() => {
+                    let host =
+                        if port == 443 { name.to_string() } else { format!("{name}:{port}") };
+                    HttpCheck { host: host.into(), ..https.http }
+                }
+                _ => named(https.http, 443),
+            };
+            CheckKind::Https(HttpsCheck { http, server_name, ..https })
         }
         other => other,
     }

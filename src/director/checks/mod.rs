@@ -356,7 +356,7 @@ impl Director {
             egress,
             source_mac: segment.mac,
             destination_mac: mac,
-            source: segment.source_for(destination)?,
+            source: segment.source_towards(destination)?,
             destination,
             mtu: segment.mtu(),
         })
@@ -494,6 +494,7 @@ fn question(kind: &CheckKind, port: u16) -> Question {
         CheckKind::Tcp => Question::Tcp { port, dialogue: Dialogue::Handshake },
         CheckKind::Tls(name) => Question::Tcp { port, dialogue: Dialogue::Tls(name.clone()) },
         CheckKind::Http(http) => Question::Tcp { port, dialogue: Dialogue::Http(http.clone()) },
+        CheckKind::Https(https) => Question::Tcp { port, dialogue: Dialogue::Https(https.clone()) },
         CheckKind::Udp(udp) => Question::Udp { port, exchange: Exchange::Udp(udp.clone()) },
         CheckKind::Dns(dns) => Question::Udp { port, exchange: Exchange::Dns(dns.clone()) },
     }

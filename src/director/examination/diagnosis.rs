@@ -19,6 +19,9 @@ use crate::wire::MacAddr;
 /// A dead real server that gets connections for longer than this is a fault.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 
+/// On the real server: requests may come by another card than answers leave by.
+const RP_FILTER_REMEDY: &str = "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 2 >$f; done";
+
 /// What a real server is like, as far as its packets tell.
 struct Signs<'s> {
     subject: &'s Subject,
@@ -139,11 +142,14 @@ impl Director {
         match elsewhere {
             Some(answer) => {
                 let other = self.segment_label(answer.segment);
+                let known = self.segments.get(answer.segment);
+                let may_have = known.is_some_and(|known| known.role.has_real_servers());
+                let role = if may_have { "" } else { ", and for that segment role = \"both\"" };
                 fault(
                     Item::Neighbor,
                     format!("{address} answers on segment {other}, not on {segment}"),
                     [
-                        format!("in the configuration: segment = \"{other}\""),
+                        format!("in the configuration: segment = \"{other}\"{role}"),
                         format!("or connect it to segment {segment}"),
                     ],
                 )
@@ -284,18 +290,26 @@ impl Director {
             (Some(Ok(_)), Some(from)) => {
                 fine(Item::Clients, format!("answers {from} as it would a client"))
             }
-            (Some(Err(Fault::NoAnswer(_))), Some(from)) => fault(
-                Item::Clients,
-                format!(
-                    "does not answer {from}, though it does answer on its own segment: its reverse \
-                     path filter drops requests that do not come the way answers go, or it has no \
-                     route to the clients"
-                ),
-                [
-                    "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 2 >$f; done".to_owned(),
-                    format!("ip route get {from} from {vip}, and if that fails: a default route"),
-                ],
-            ),
+            (Some(Err(Fault::NoAnswer(_))), Some(from)) => {
+                let route =
+                    format!("ip route get {from} from {vip}, and if that fails: a default route");
+                let filter = match vip {
+                    IpAddr::V4(_) => RP_FILTER_REMEDY.to_owned(),
+                    // It has no such setting in IPv6; a rule of a firewall does the same.
+                    IpAddr::V6(_) => {
+                        "nft list ruleset: does a rule ask `fib saddr . iif`?".to_owned()
+                    }
+                };
+                fault(
+                    Item::Clients,
+                    format!(
+                        "does not answer {from}, though it does answer on its own segment: its \
+                         reverse path filter drops requests that do not come the way answers go, or \
+                         it has no route to the clients"
+                    ),
+                    [filter, route],
+                )
+            }
             (Some(Err(Fault::NoSource)) | None, _) | (_, None) => untested(
                 Item::Clients,
                 "the director has no address of its own among the clients to ask from".to_owned(),
@@ -322,6 +336,30 @@ impl Director {
             .map(|number| LENGTHS[number])
             .max();
         let segment = self.segment_label(signs.subject.segment);
+        let told = match signs.of(Probe::FullSize) {
+            Some(Err(Fault::Unreachable { by, error: IcmpError::TooBig(told) })) => {
+                Some((by, *told))
+            }
+            _ => None,
+        };
+        if let Some((by, told)) = told {
+            // Whoever is in between says so itself; where it does not say what fits, it is measured.
+            let fits = Some(told).filter(|&told| told > 0).or(passed);
+            let fits_text = fits.map_or_else(String::new, |len| format!(", those of {len} do"));
+            return fault(
+                Item::Mtu,
+                format!(
+                    "packets of {mtu} bytes do not fit through {by} on the way to it{fits_text}"
+                ),
+                [
+                    format!("ip link set dev DEVICE mtu {mtu}, on {by}"),
+                    format!(
+                        "or in the configuration: mtu = {} on segment {segment}",
+                        fits.unwrap_or(1280)
+                    ),
+                ],
+            );
+        }
         let so_far = passed.map_or_else(String::new, |len| format!(", but does those of {len}"));
         fault(
             Item::Mtu,
@@ -419,7 +457,8 @@ fn vip_finding(signs: &Signs<'_>) -> Finding {
                 Item::Vip,
                 format!("packets to {vip} are rejected: {error}, says {by}"),
                 [format!(
-                    "a firewall on it: nft list ruleset; iptables -I INPUT -d {vip} -j ACCEPT"
+                    "a firewall on it: nft list ruleset; {} -I INPUT -d {vip} -j ACCEPT",
+                    iptables(vip)
                 )],
             );
         }
@@ -427,17 +466,28 @@ fn vip_finding(signs: &Signs<'_>) -> Finding {
             "no answer at {vip}, while {address} answers (or a firewall drops all packets to it)"
         ));
     }
+    let (asked_by, filter) = match vip {
+        IpAddr::V4(_) => ("ARP", ", its reverse path filter"),
+        IpAddr::V6(_) => ("neighbor solicitations", ""),
+    };
+    let mut remedy = vec!["nft list ruleset".to_owned()];
+    if vip.is_ipv4() {
+        remedy.push(RP_FILTER_REMEDY.to_owned());
+    }
+    remedy.push("ip route get (the director's address)".to_owned());
     fault(
         Item::Vip,
-        "it answers ARP, but no packet at all: a firewall, its reverse path filter, or no route \
-         back to the director"
-            .to_owned(),
-        [
-            "nft list ruleset".to_owned(),
-            "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 2 >$f; done".to_owned(),
-            "ip route get (the director's address)".to_owned(),
-        ],
+        format!(
+            "it answers {asked_by}, but no packet at all: a firewall{filter}, or no route back to \
+             the director"
+        ),
+        remedy,
     )
+}
+
+/// The program for the firewall of a family.
+fn iptables(vip: IpAddr) -> &'static str {
+    if vip.is_ipv4() { "iptables" } else { "ip6tables" }
 }
 
 /// Whether the service answers at the VIP.
@@ -493,14 +543,17 @@ fn service_finding(signs: &Signs<'_>) -> Finding {
                      service does not take connections"
             ),
             [
-                format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT"),
+                format!(
+                    "{} -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT",
+                    iptables(vip)
+                ),
                 "nft list ruleset; ss -ln".to_owned(),
             ],
         ),
         Some(Err(other)) => fault(
             Item::Service,
             format!("{at}: {other}"),
-            [format!("iptables -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT")],
+            [format!("{} -I INPUT -d {vip} -p {protocol} --dport {port} -j ACCEPT", iptables(vip))],
         ),
         None => untested(Item::Service, "it was not asked".to_owned()),
     }

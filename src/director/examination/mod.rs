@@ -412,7 +412,7 @@ impl Director {
     /// The director's own address on a segment of clients.
     pub(super) fn address_among_clients(&self, vip: IpAddr) -> Option<IpAddr> {
         let mut of_clients = self.segments.iter().filter(|(_, segment)| segment.role.has_vips());
-        of_clients.find_map(|(_, segment)| segment.source_for(vip))
+        of_clients.find_map(|(_, segment)| segment.source_towards(vip))
     }
 
     pub(super) fn conclude_examination(&mut self, number: u32, outcome: Outcome) {

@@ -56,19 +56,24 @@ pub(in crate::director) enum IcmpError {
     Port,
     /// Forbidden by a filter.
     Prohibited,
-    TooBig,
+    /// With the MTU that it would have fitted, 0 if that is not told.
+    TooBig(u16),
     Other,
 }
 
 impl IcmpError {
-    /// RFC 792 and RFC 1812, 5.2.7.1: type 3; RFC 4443, 3.1: type 1.
-    pub fn new(is_v4: bool, kind: u8, code: u8) -> IcmpError {
+    /// RFC 792 and RFC 1812, 5.2.7.1: type 3; RFC 4443, 3.1: type 1. `rest` is the second word of the
+    /// header, with the MTU of RFC 1191, 4, and RFC 4443, 3.2.
+    pub fn new(is_v4: bool, kind: u8, code: u8, rest: [u8; 4]) -> IcmpError {
         match (is_v4, kind, code) {
             (true, 3, 0 | 6 | 8 | 11) | (false, 1, 0) => IcmpError::Network,
             (true, 3, 1 | 5 | 7 | 12) | (false, 1, 2 | 3) => IcmpError::Host,
             (true, 3, 2) => IcmpError::Protocol,
             (true, 3, 3) | (false, 1, 4) => IcmpError::Port,
-            (true, 3, 4) | (false, 2, _) => IcmpError::TooBig,
+            (true, 3, 4) => IcmpError::TooBig(u16::from_be_bytes([rest[2], rest[3]])),
+            (false, 2, _) => {
+                IcmpError::TooBig(u16::try_from(u32::from_be_bytes(rest)).unwrap_or(u16::MAX))
+            }
             (true, 3, 9 | 10 | 13) | (false, 1, 1 | 5 | 6) => IcmpError::Prohibited,
             _ => IcmpError::Other,
         }
@@ -77,13 +82,16 @@ impl IcmpError {
 
 impl fmt::Display for IcmpError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let IcmpError::TooBig(mtu @ 1..) = self {
+            return write!(formatter, "packet too big, {mtu} at most");
+        }
         formatter.write_str(match self {
             IcmpError::Network => "network unreachable",
             IcmpError::Host => "host unreachable",
             IcmpError::Protocol => "protocol unreachable",
             IcmpError::Port => "port unreachable",
             IcmpError::Prohibited => "prohibited by a filter",
-            IcmpError::TooBig => "packet too big",
+            IcmpError::TooBig(_) => "packet too big",
             IcmpError::Other => "an ICMP error",
         })
     }

@@ -12,6 +12,11 @@ pub(super) mod datagram;
 pub(super) mod dns;
 pub(super) mod fault;
 pub(super) mod http;
+#[cfg(feature = "https")]
+pub(super) mod https;
+#[cfg(not(feature = "https"))]
+#[path = "https_absent.rs"]
+pub(super) mod https;
 pub(super) mod stream;
 pub(super) mod target;
 mod tls;
@@ -113,6 +118,9 @@ pub(super) struct Prober {
     key: HashKey,
     count: u64,
     outcomes: VecDeque<Outcome>,
+    preparation: https::Preparation,
+    /// The time of day at [`Instant::ZERO`], since 1970.
+    origin: Duration,
 }
 
 impl Prober {
@@ -125,7 +133,14 @@ impl Prober {
             key,
             count: 0,
             outcomes: VecDeque::new(),
+            preparation: https::Preparation::default(),
+            origin: Duration::ZERO,
         }
+    }
+
+    /// Now it is so much after 1970. Until it is told, [`Instant::ZERO`] was then.
+    pub fn set_time_of_day(&mut self, now: Instant, time: Duration) {
+        self.origin = time.saturating_sub(now.since(Instant::ZERO));
     }
 
     /// Puts a question; `None` if too many are under way.
@@ -153,7 +168,10 @@ impl Prober {
             }
             Question::Tcp { port: remote, dialogue } => {
                 let ports = stream::Ports { local: port, remote };
-                Talk::Tcp(Box::new(stream::Stream::connect(now, &target, ports, seed, dialogue)?))
+                let preparation = &mut self.preparation;
+                let stream =
+                    stream::Stream::connect(now, &target, ports, seed, dialogue, preparation)?;
+                Talk::Tcp(Box::new(stream))
             }
         };
         let deadline = now + timeout;
@@ -300,6 +318,7 @@ impl Prober {
     ) {
         let Some(probe) = self.arena.get_mut(id) else { return };
         let Talk::Tcp(stream) = &mut probe.talk else { return };
+        self.preparation.set_time(self.origin + now.since(Instant::ZERO));
         let result = stream.drive(now, packet, &probe.target, transmit);
         let next = stream.next_wake(now).map_or(probe.deadline, |at| at.min(probe.deadline));
         match result {

@@ -13,11 +13,14 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use super::super::instant::Instant;
 use super::super::transmit::TransmitQueue;
 use super::http::Verdict;
+use super::https::{Preparation, Session};
 use super::{Fault, Stage, Target, http, tls};
-use crate::config::check::HttpCheck;
+use crate::config::check::{HttpCheck, HttpsCheck};
 
 /// Bytes of an answer that may be under way at a time.
 const RECEIVE_BUFFER_LEN: usize = 4096;
+/// Bytes of a question over TLS that may be under way at a time.
+const SEND_BUFFER_LEN: usize = 2048;
 /// Smaller a segment of IP packets cannot be (RFC 791, RFC 8200).
 const MTU_MIN: u16 = 576;
 
@@ -27,6 +30,7 @@ pub(in crate::director) enum Dialogue {
     /// Nothing.
     Handshake,
     Http(HttpCheck),
+    Https(HttpsCheck),
     /// The beginning of a TLS handshake, for a server of this name.
     Tls(Option<Arc<str>>),
 }
@@ -50,7 +54,14 @@ pub(super) struct Stream {
 
 enum Talk {
     Handshake,
-    Exchange { request: Vec<u8>, sent: usize, reader: Box<Reader> },
+    Exchange {
+        request: Vec<u8>,
+        sent: usize,
+        reader: Box<Reader>,
+    },
+    Secure(Box<Session>),
+    /// It cannot be said.
+    Mute(Fault),
 }
 
 /// Hears an answer as it comes.
@@ -91,6 +102,7 @@ impl Stream {
         ports: Ports,
         seed: u64,
         dialogue: Dialogue,
+        preparation: &mut Preparation,
     ) -> Option<Stream> {
         let talk = match dialogue {
             Dialogue::Handshake => Talk::Handshake,
@@ -99,6 +111,10 @@ impl Stream {
                 let reader = Reader::Http(http::Reader::new(check));
                 Talk::Exchange { request, sent: 0, reader: Box::new(reader) }
             }
+            Dialogue::Https(check) => match preparation.session(&check, target.destination) {
+                Ok(session) => Talk::Secure(Box::new(session)),
+                Err(fault) => Talk::Mute(fault),
+            },
             Dialogue::Tls(name) => {
                 let request = tls::client_hello(name.as_deref(), seed);
                 let reader = Reader::Tls(tls::Reader::default());
@@ -115,7 +131,8 @@ impl Stream {
             let _ = addresses.push(IpCidr::new(address(target.source), 0));
         });
         let (receive, send) = match &talk {
-            Talk::Handshake => (1, 1),
+            Talk::Handshake | Talk::Mute(_) => (1, 1),
+            Talk::Secure(_) => (RECEIVE_BUFFER_LEN, SEND_BUFFER_LEN),
             Talk::Exchange { request, .. } => (RECEIVE_BUFFER_LEN, request.len()),
         };
         let mut socket = tcp::Socket::new(
@@ -141,6 +158,7 @@ impl Stream {
     pub fn stage(&self) -> Stage {
         match &self.talk {
             Talk::Exchange { reader, .. } if reader.has_begun() => Stage::Answering,
+            Talk::Secure(session) if self.connected => session.stage(),
             _ if self.connected => Stage::Connected,
             _ => Stage::Asked,
         }
@@ -202,6 +220,22 @@ impl Stream {
         }
         match &mut self.talk {
             Talk::Handshake => Some(Ok(())),
+            Talk::Mute(fault) => Some(Err(fault.clone())),
+            Talk::Secure(session) => {
+                let mut verdict = None;
+                while verdict.is_none() && socket.can_recv() {
+                    verdict = socket.recv(|data| (data.len(), session.feed(data))).unwrap_or(None);
+                }
+                // An alert goes out even after the verdict: it tells the server's log why.
+                if socket.can_send() {
+                    let sent = socket.send_slice(session.to_send()).unwrap_or(0);
+                    session.sent(sent);
+                }
+                if verdict.is_some() || socket.may_recv() {
+                    return verdict;
+                }
+                Some(session.end())
+            }
             Talk::Exchange { request, sent, reader } => {
                 if *sent < request.len() && socket.can_send() {
                     *sent += socket.send_slice(&request[*sent..]).unwrap_or(0);
