@@ -19,8 +19,19 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 11] =
-    ["ping", "jq", "dnsmasq", "nft", "iptables", "ip6tables", "arptables", "openssl", "socat", "strace", "wrk"];
+const PROGRAMS: [&str; 11] = [
+    "ping",
+    "jq",
+    "dnsmasq",
+    "nft",
+    "iptables",
+    "ip6tables",
+    "arptables",
+    "openssl",
+    "socat",
+    "strace",
+    "wrk",
+];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
