@@ -82,6 +82,12 @@ fn collect(root: &Path, files: &mut Vec<String>) {
     files.sort();
 }
 
+/// Traits by which a library takes and gives bytes in memory: naming them is no I/O.
+const EXCEPTED: [(&str, &[&str]); 2] = [
+    ("director/probes/https.rs", &["std", "io", "Read"]),
+    ("director/probes/https.rs", &["std", "io", "Write"]),
+];
+
 /// What is wrong with one file of `src/`, as `FILE:LINE: REASON`.
 fn violations(file: &str, source: &str) -> Vec<String> {
     let mut parts: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
@@ -104,7 +110,9 @@ fn violations(file: &str, source: &str) -> Vec<String> {
         {
             found.push(format!("{at}: {own} must not name {target}"));
         }
+        let is_excepted = EXCEPTED.iter().any(|(of, traits)| *of == file && names == *traits);
         if CORE.contains(&own)
+            && !is_excepted
             && (NOT_IN_CORE.iter().any(|forbidden| names.starts_with(forbidden))
                 || (names.len() > 1 && CRATES_NOT_IN_CORE.contains(&names[0]))
                 || CLOCKS.iter().any(|clock| names.contains(clock)))

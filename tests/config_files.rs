@@ -55,11 +55,11 @@ fn every_file_has_a_test_here() {
 }
 
 #[test]
-fn checks_are_http_dns_and_a_command() {
+fn checks_are_http_https_dns_and_a_command() {
     let snapshot = read("checks.toml");
     let checks = snapshot.services.iter().map(|service| service.check.as_ref().expect("one each"));
     let kinds: Vec<&str> = checks.map(|check| check.kind.name()).collect();
-    assert_eq!(kinds, ["http", "dns", "exec"]);
+    assert_eq!(kinds, ["http", "https", "dns", "exec"]);
     let web = snapshot.services[0].check.as_ref().expect("it is checked");
     assert_eq!((web.fall, web.rise, web.interval), (3, 2, Duration::from_secs(2)));
     assert!(snapshot.services[0].syn_rescue);

@@ -23,8 +23,19 @@ const LIMIT: Duration = Duration::from_secs(150);
 const GUEST_LIMIT: Duration = Duration::from_secs(400);
 
 /// What scenarios use beside the programs the cluster itself needs.
-const PROGRAMS: [&str; 10] =
-    ["ping", "jq", "dnsmasq", "nft", "iptables", "arptables", "openssl", "socat", "strace", "wrk"];
+const PROGRAMS: [&str; 11] = [
+    "ping",
+    "jq",
+    "dnsmasq",
+    "nft",
+    "iptables",
+    "ip6tables",
+    "arptables",
+    "openssl",
+    "socat",
+    "strace",
+    "wrk",
+];
 
 macro_rules! scenarios {
     ($($test:ident = $script:literal,)+) => {
@@ -56,6 +67,7 @@ scenarios! {
     what_only_two_segments_can_have_wrong_is_named = "doctor-more",
     real_servers_are_set_up_and_taken_down = "realserver",
     checks_go_the_way_clients_go = "checks",
+    checks_and_doctor_do_over_ipv6_what_they_do_over_ipv4 = "checks-ipv6",
     two_ports_are_one_service = "group",
     two_segments_are_vlans_of_one_trunk = "vlan",
     a_sorry_server_is_there_for_those_that_are_not = "sorry",

@@ -77,13 +77,47 @@ address = "10.0.0.11"
 [[service.real_server]]
 name = "rs2"
 address = "10.0.0.12"
+[[service]]
+name = "verified"
+vip = "$VIP"
+protocol = "tcp"
+ports = 8443
+[service.check]
+kind = "https"
+port = 443
+server_name = "www.lab.test"
+ca = "$LAB_DIR/ca.pem"
+interval = "400ms"
+timeout = "300ms"
+retries = 0
+[[service.real_server]]
+name = "rs1"
+address = "10.0.0.11"
+[[service.real_server]]
+name = "rs2"
+address = "10.0.0.12"
+[[service.real_server]]
+name = "rs3"
+address = "10.0.0.13"
 TOML
 } >"$LAB_DIR/vipr.toml"
-# A TLS server, and one that speaks something else at its port.
-openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=www.lab.test -days 2 \
-    -keyout "$LAB_DIR/key.pem" -out "$LAB_DIR/certificate.pem" 2>"$LAB_DIR/openssl.log"
-lab_exec rs1 openssl s_server -quiet -accept 443 -key "$LAB_DIR/key.pem" \
-    -cert "$LAB_DIR/certificate.pem" -www >"$LAB_DIR/rs1/openssl.log" 2>&1 &
+# Someone who signs certificates, and servers with such: for the name that is asked for, and for
+# another one; and one that speaks something else at its port.
+openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -days 2 \
+    -keyout "$LAB_DIR/ca.key" -out "$LAB_DIR/ca.pem" 2>"$LAB_DIR/openssl.log"
+certificate() {
+    openssl req -newkey rsa:2048 -nodes -subj "/CN=$1" -keyout "$LAB_DIR/$1.key" \
+        -out "$LAB_DIR/$1.csr" 2>>"$LAB_DIR/openssl.log"
+    openssl x509 -req -in "$LAB_DIR/$1.csr" -CA "$LAB_DIR/ca.pem" -CAkey "$LAB_DIR/ca.key" \
+        -CAcreateserial -days 2 -extfile <(printf 'subjectAltName=DNS:%s\nbasicConstraints=CA:FALSE' "$1") \
+        -out "$LAB_DIR/$1.pem" 2>>"$LAB_DIR/openssl.log"
+}
+certificate www.lab.test
+certificate other.lab.test
+lab_exec rs1 openssl s_server -quiet -accept 443 -key "$LAB_DIR/www.lab.test.key" \
+    -cert "$LAB_DIR/www.lab.test.pem" -www >"$LAB_DIR/rs1/openssl.log" 2>&1 &
+lab_exec rs3 openssl s_server -quiet -accept 443 -key "$LAB_DIR/other.lab.test.key" \
+    -cert "$LAB_DIR/other.lab.test.pem" -www >"$LAB_DIR/rs3/openssl.log" 2>&1 &
 lab_exec rs2 socat TCP-LISTEN:443,reuseaddr,fork SYSTEM:'echo SSH-2.0-lab' 2>"$LAB_DIR/rs2/socat.log" &
 lab_vipr_start "$LAB_DIR/vipr.toml"
 lab_capture back director vipr-back "tcp port 80"
@@ -93,6 +127,9 @@ done
 expect_health dns rs1 "true null"
 expect_health secure rs1 "true null"
 expect_health secure rs2 "false the answer is not TLS"
+expect_health verified rs1 "true null"
+expect_health verified rs2 "false the answer is not TLS"
+expect_health verified rs3 "false its certificate is for another name"
 lab_expect "requests" "$(lab_requests 60 | lab_tally)" "30 rs1, 20 rs2, 10 rs3"
 
 # The service itself says that it is not well.

@@ -97,7 +97,11 @@ impl Director {
         let configured = neighbor.and_then(|found| found.configured_mac());
         let cards = self.services.destinations.get(subject.destination);
         let is_card = |mac: &MacAddr| cards.is_some_and(|found| found.vip_macs.contains(mac));
-        let main: Vec<MacAddr> = macs.iter().copied().filter(|mac| !is_card(mac)).collect();
+        let mut main: Vec<MacAddr> = macs.iter().copied().filter(|mac| !is_card(mac)).collect();
+        if main.is_empty() {
+            // Among clients it has been known by this card only.
+            main = macs;
+        }
         match (main.as_slice(), configured) {
             ([], _) => self.silent_finding(examination, subject),
             ([mac], Some(configured)) if *mac != configured => fault(

@@ -15,7 +15,7 @@ use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -77,7 +77,10 @@ impl Preparation {
         let mut session =
             Session { connection, reader, begun: false, outgoing: Vec::new(), ended: false };
         // It waits within until keys are agreed on.
-        std::io::Write::write_all(&mut session.connection.writer(), &request)
+        session
+            .connection
+            .writer()
+            .write_all(&request)
             .map_err(|error| Fault::Other(error.to_string()))?;
         session.collect();
         Ok(session)
