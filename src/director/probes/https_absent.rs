@@ -10,7 +10,7 @@ use super::{Fault, Stage};
 use crate::config::check::{HttpsCheck, WITHOUT_HTTPS};
 
 #[derive(Default)]
-pub(super) struct Preparation;
+pub(super) struct Preparation {}
 
 impl Preparation {
     pub fn set_time(&self, _: Duration) {}
