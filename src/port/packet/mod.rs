@@ -11,6 +11,13 @@
 //! at a time ([`outgoing`]). Both ways each has a virtio header: without it, frames whose
 //! checksum their sender left to its card (every local sender does) would be forwarded broken.
 //! Super-frames do not fit the ring's slots; the kernel queues them beside it, whole.
+//!
+//! # What it costs
+//! 1.9 times what IPVS does above the bare path, in instructions (`make bench-ipvs`): 8,000 a packet, of
+//! which the director's are 1,200. The rest is the kernel's: a packet goes up by the ring, and down by
+//! a message of its own within the one system call, through a new buffer and the same look at its
+//! headers that every packet of a program gets. A ring for sending would spare the copy and keep all
+//! that, and without the queueing discipline it is 80 less.
 
 mod filter;
 mod outgoing;
