@@ -137,43 +137,24 @@ pub fn live_with_arp(
     mut arp: impl FnMut(&str, [u8; 4]) -> Vec<Vec<u8>>,
     mut stub: impl FnMut(&Asked) -> Vec<Vec<u8>>,
 ) {
-    let until = world.now + time;
-    loop {
-        let sent = world.take_sent();
-        let mut answers: Vec<(String, Vec<u8>)> = Vec::new();
-        for frame in &sent {
-            if frame.bytes[12..14] == [8, 6] {
-                let target = frame.bytes[38..42].try_into().unwrap();
-                let replies = arp(&frame.segment, target).into_iter();
-                answers.extend(replies.map(|reply| (frame.segment.clone(), reply)));
-            } else if frame.segment == "back"
-                && let Some(question) = read(&frame.bytes)
-            {
-                let segment = if question.source == FRONT_DIP { "front" } else { "back" };
-                for mut reply in stub(&question) {
-                    if segment == "front" {
-                        reply.splice(..6, FRONT_MAC.0);
-                    }
-                    answers.push((segment.to_owned(), reply));
-                }
+    world.converse(time, |_, frame| {
+        if frame.bytes[12..14] == [8, 6] {
+            let target = frame.bytes[38..42].try_into().unwrap();
+            let replies = arp(&frame.segment, target).into_iter();
+            return replies.map(|reply| (frame.segment.clone(), reply)).collect();
+        }
+        let Some(question) = read(&frame.bytes).filter(|_| frame.segment == "back") else {
+            return Vec::new();
+        };
+        let segment = if question.source == FRONT_DIP { "front" } else { "back" };
+        let towards = |mut reply: Vec<u8>| {
+            if segment == "front" {
+                reply.splice(..6, FRONT_MAC.0);
             }
-        }
-        for (segment, answer) in &answers {
-            world.offer(segment, answer);
-        }
-        if !answers.is_empty() {
-            continue;
-        }
-        match world.director.poll_timeout() {
-            Some(due) if due <= until => {
-                let step = due.since(world.now);
-                world.advance(step);
-            }
-            _ => break,
-        }
-    }
-    let rest = until.since(world.now);
-    world.advance(rest);
+            (segment.to_owned(), reply)
+        };
+        stub(&question).into_iter().map(towards).collect()
+    });
 }
 
 /// A real server on which everything works.

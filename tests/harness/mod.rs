@@ -162,6 +162,31 @@ impl World {
         assert!(self.director.counters().balance(), "{:?}", self.director.counters());
     }
 
+    /// Lets time pass in small steps, in which the LAN answers what the director sends: each frame
+    /// with frames, and the segments they come by.
+    pub fn converse(
+        &mut self,
+        time: Duration,
+        mut answer: impl FnMut(Instant, &Sent) -> Vec<(String, Vec<u8>)>,
+    ) {
+        let until = self.now + time;
+        loop {
+            let sent = self.take_sent();
+            let answers: Vec<_> = sent.iter().flat_map(|frame| answer(self.now, frame)).collect();
+            for (segment, frame) in &answers {
+                self.offer(segment, frame);
+            }
+            if !answers.is_empty() {
+                continue;
+            }
+            match self.director.poll_timeout() {
+                Some(due) if due <= until => self.advance(due.since(self.now)),
+                _ => break,
+            }
+        }
+        self.advance(until.since(self.now));
+    }
+
     /// Everything sent since last asked.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)

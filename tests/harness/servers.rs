@@ -233,46 +233,28 @@ pub fn serve_with(
     servers: &mut [RealServer],
     neighbors: &[(&str, IpAddr, MacAddr)],
 ) {
-    let until = world.now + time;
-    loop {
-        let mut answers: Vec<(String, Vec<u8>)> = Vec::new();
-        for frame in world.take_sent() {
-            if let Some(target) = asked_for(&frame.bytes) {
-                let known = neighbors.iter().filter(|(segment, address, _)| {
-                    *segment == frame.segment && *address == target
-                });
-                let replies = known.map(|(_, _, mac)| neighbor_reply(&frame.bytes, target, *mac));
-                answers.extend(replies.map(|reply| (frame.segment.clone(), reply)));
-                continue;
+    world.converse(time, |now, frame| {
+        if let Some(target) = asked_for(&frame.bytes) {
+            let known = neighbors
+                .iter()
+                .filter(|(segment, address, _)| *segment == frame.segment && *address == target);
+            let replies = known.map(|(_, _, mac)| neighbor_reply(&frame.bytes, target, *mac));
+            return replies.map(|reply| (frame.segment.clone(), reply)).collect();
+        }
+        let for_clients = is_from_front(&frame.bytes);
+        let segment = if for_clients { "front" } else { "back" };
+        let asked = servers.iter_mut().filter(|server| {
+            server.up && frame.segment == "back" && frame.bytes[..6] == server.mac.0
+        });
+        let answers = asked.flat_map(|server| server.handle(now, &frame.bytes));
+        let towards = |mut answer: Vec<u8>| {
+            if for_clients {
+                answer.splice(..6, FRONT_MAC.0);
             }
-            let for_clients = is_from_front(&frame.bytes);
-            for server in servers.iter_mut().filter(|server| server.up) {
-                if frame.segment == "back" && frame.bytes[..6] == server.mac.0 {
-                    for mut answer in server.handle(world.now, &frame.bytes) {
-                        if for_clients {
-                            answer.splice(..6, FRONT_MAC.0);
-                        }
-                        let segment = if for_clients { "front" } else { "back" };
-                        answers.push((segment.to_owned(), answer));
-                    }
-                }
-            }
-        }
-        for (segment, answer) in &answers {
-            world.offer(segment, answer);
-        }
-        if !answers.is_empty() {
-            continue;
-        }
-        match world.director.poll_timeout() {
-            Some(due) if due <= until => {
-                let step = due.since(world.now);
-                world.advance(step);
-            }
-            _ => break,
-        }
-    }
-    world.advance(until.since(world.now));
+            (segment.to_owned(), answer)
+        };
+        answers.map(towards).collect()
+    });
 }
 
 fn source(frame: &[u8]) -> IpAddr {
