@@ -5,10 +5,15 @@
 //! many short rounds of new connections, everything about them included; between rounds they all
 //! end. Without `--bench` all is done once and small, as a test of itself.
 
+#[path = "support/frames.rs"]
+#[allow(dead_code, reason = "the forwarding benchmark uses the rest")]
+mod frames;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use frames::{Kind, Writer};
 use vipr::config::snapshot::SchedulerKind;
 use vipr::director::{Action, Director, Instant, Limits, SegmentId};
 use vipr::wire::Frame;
@@ -16,7 +21,6 @@ use vipr::wire::Frame;
 /// Connections of a round.
 const OPENED: u32 = 4096;
 const SIZES: [usize; 3] = [3, 100, 1000];
-const SYN: u8 = 0x02;
 
 fn main() {
     let is_benchmark = std::env::args().any(|word| word == "--bench");
@@ -57,7 +61,7 @@ impl Bench {
             "[router]\nconnections_max = 65536\n\
              [segment.front]\nrole = \"vip\"\ntap = \"f\"\nmac = \"02:00:00:00:01:01\"\n\
              [segment.back]\nrole = \"backend\"\ntap = \"b\"\n\
-             [[service]]\nvip = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
+             [[service]]\nvip = \"198.18.0.1\"\nprotocol = \"tcp\"\nports = 80\n\
              scheduler = \"{}\"\n",
             kind.name()
         );
@@ -68,7 +72,7 @@ impl Bench {
             let _ = write!(
                 toml,
                 "[[service.real_server]]\naddress = \"10.0.{high}.{low}\"\nweight = {weight}\n\
-                 mac = \"52:54:00:00:{high:02x}:{low:02x}\"\n"
+                 mac = \"52:54:00:01:{high:02x}:{low:02x}\"\n"
             );
         }
         let snapshot = vipr::config::parse(&toml, "bench")
@@ -82,7 +86,9 @@ impl Bench {
     fn round(&mut self) -> f64 {
         let first = self.number;
         self.number += OPENED;
-        let mut frames: Vec<[u8; 60]> = (first..self.number).map(syn).collect();
+        let mut writer = Writer::new(Kind::Open { services: 1 }, first);
+        let mut frames = vec![writer.template(60); OPENED as usize];
+        frames.iter_mut().for_each(|frame| writer.write(frame));
         let start = Clock::now();
         for bytes in &mut frames {
             self.now += Duration::from_nanos(100);
@@ -104,23 +110,4 @@ impl Bench {
             while self.director.poll_event().is_some() {}
         }
     }
-}
-
-/// A SYN to the VIP, each from another client.
-fn syn(number: u32) -> [u8; 60] {
-    let mut bytes = [0; 60];
-    bytes[..12].copy_from_slice(&[2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 9, 9]);
-    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
-    bytes[14..24].copy_from_slice(&[0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6]);
-    bytes[26..30].copy_from_slice(&(0x0B00_0000 + number).to_be_bytes());
-    bytes[30..34].copy_from_slice(&[192, 0, 2, 10]);
-    bytes[34..36].copy_from_slice(&(number as u16).to_be_bytes());
-    bytes[36..38].copy_from_slice(&80_u16.to_be_bytes());
-    bytes[46..48].copy_from_slice(&[0x50, SYN]);
-    let words = bytes[14..34].chunks_exact(2);
-    let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-    let sum = (sum & 0xFFFF) + (sum >> 16);
-    let checksum = !(sum + (sum >> 16)) as u16;
-    bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
-    bytes
 }
