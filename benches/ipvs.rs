@@ -20,7 +20,7 @@ use support::sender::Outgoing;
 use support::session::{Spread, TURN_FRAMES};
 use support::table::{self, Bound, Row};
 use support::taps::Taps;
-use vipr::shell::ports::Devices;
+use vipr::shell::devices::Devices;
 
 const ROUNDS: usize = 9;
 const CONNECTIONS: u32 = 1024;

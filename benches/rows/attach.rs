@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::rc::Rc;
 
-use vipr::shell::ports::Devices;
+use vipr::shell::devices::Devices;
 
 use crate::support::Scale;
 use crate::support::contender::Contender;

@@ -12,8 +12,8 @@ use super::client::{Client, Target};
 use super::{Failure, output};
 use crate::director::examination::{ExaminationReport, ExaminedReport, Finding, Verdict};
 use crate::director::{Command, Response};
+use crate::shell::devices::Devices;
 use crate::shell::doctor;
-use crate::shell::ports::Devices;
 use crate::shell::protocol::{Reply, Request};
 use crate::shell::watch::Loaded;
 

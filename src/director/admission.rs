@@ -3,9 +3,10 @@
 use core::net::IpAddr;
 
 use super::connections::{ConnectionId, ConnectionState, TableFull};
+use super::destination::{DestinationId, Threshold};
 use super::flow::FlowKey;
 use super::scheduler::PickKey;
-use super::services::{DestinationId, ServiceId, Threshold};
+use super::services::ServiceId;
 use super::traffic::Arrival;
 use super::{Director, DropReason, Event, Instant, Verdict};
 use crate::config::snapshot::{self, Endpoint, Ports, Protocol};

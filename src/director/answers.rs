@@ -69,7 +69,7 @@ impl Director {
     }
 
     /// A packet that asks to be sent on along a route, which a host does not: a VIP's sender is
-    /// told (RFC 8200, 4.4).
+    /// told (RFC 8200, 4.4). Not of one that went to a group (RFC 4443, 2.4).
     #[cold]
     pub(super) fn answer_route(
         &mut self,
@@ -83,7 +83,7 @@ impl Director {
             return Verdict::drop(otherwise);
         };
         let has_vips = self.segments.get(ingress).is_some_and(|segment| segment.role.has_vips());
-        if !has_vips || self.services.vip(ip.destination).is_none() || is_to_group(frame) {
+        if !has_vips || self.services.vip(ip.destination).is_none() {
             return Verdict::drop(otherwise);
         }
         if !self.is_possible_client(ip.source) {
@@ -205,9 +205,4 @@ impl Director {
         });
         queued.is_ok()
     }
-}
-
-/// Whether a frame went to more than one station.
-fn is_to_group(frame: &Frame<'_>) -> bool {
-    frame.bytes.first().is_some_and(|first| first & 1 != 0)
 }

@@ -56,7 +56,7 @@ impl Director {
         };
         let packet = match sight.reading {
             Reading::Packet => &sight.packet,
-            Reading::Malformed(Malformed::Ipv6Route) => {
+            Reading::Malformed(Malformed::Ipv6Route) if !destination.is_multicast() => {
                 return self.answer_route(now, ingress, frame, source);
             }
             Reading::Malformed(malformed) => return Verdict::drop(malformed.into()),

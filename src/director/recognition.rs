@@ -4,8 +4,8 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::destination::Destination;
 use super::neighbors::{Hop, Neighbor, NeighborId};
-use super::services::Destination;
 use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId};
 use crate::wire::MacAddr;

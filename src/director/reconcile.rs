@@ -5,9 +5,10 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::destination::{Destination, DestinationId, Health};
 use super::neighbors::{Neighbor, NeighborId};
 use super::scheduler::Scheduler;
-use super::services::{Destination, DestinationId, Health, Service, ServiceId};
+use super::services::{Service, ServiceId};
 use super::{Director, Instant, SegmentId};
 use crate::config::snapshot::{self, OnRemoval, RealServer};
 

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::template_key;
 use super::connections::{Connection, ConnectionId, ConnectionState, Eviction};
+use super::destination::Destination;
 use super::flow::FlowKey;
-use super::services::Destination;
 use super::stations::Station;
 use super::{DestinationId, Director, Instant, SegmentId, ServiceId};
 use crate::config::WEIGHT_MAX;

@@ -1,10 +1,11 @@
 //! Answers to questions: what `status` and `connections` show.
 
+use super::destination::Destination;
 use super::report::{
     ConflictReport, ConnectionReport, ConnectionsPage, ConnectionsSummary, CountersReport,
     GuardianReport, RealServerReport, RealServerState, SegmentReport, ServiceReport, StatusReport,
 };
-use super::services::{Destination, Service};
+use super::services::Service;
 use super::{Command, Director, DropReason, Instant, Response, ServiceId};
 use crate::config::WEIGHT_MAX;
 

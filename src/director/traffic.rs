@@ -5,9 +5,9 @@ use core::time::Duration;
 
 use super::batch::Flow;
 use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
+use super::destination::Destination;
 use super::flow::FlowKey;
 use super::neighbors::Hop;
-use super::services::Destination;
 use super::super_frames::OnWire;
 use super::{DestinationId, Director, DropReason, Event, Instant, SegmentId, Verdict};
 use crate::config::snapshot::Protocol;

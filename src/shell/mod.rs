@@ -7,6 +7,7 @@
 pub mod clock;
 mod commands;
 pub mod control;
+pub mod devices;
 pub mod doctor;
 pub mod event_log;
 pub mod event_loop;

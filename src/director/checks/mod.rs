@@ -16,12 +16,12 @@ use std::sync::Arc;
 
 use self::health::{Change, History};
 use super::arena::{Arena, Id};
+use super::destination::{DestinationId, Health};
 use super::instant::Instant;
 use super::neighbors::Hop;
 use super::probes::datagram::Exchange;
 use super::probes::{Dialogue, Fault, Outcome, Owner, ProbeId, Question, RUNNING_MAX, Target};
 use super::report::CheckReport;
-use super::services::{DestinationId, Health};
 use super::{Director, Event, SegmentId};
 use crate::config::check::{Check, CheckKind, OnFailure};
 use crate::wire::MacAddr;

@@ -2,8 +2,9 @@
 //! answer was lost. Where that goes on and nobody gets through, the real server is checked at once.
 
 use super::super::connections::ConnectionState;
+use super::super::destination::DestinationId;
 use super::super::scheduler::PickKey;
-use super::super::services::{DestinationId, ServiceId};
+use super::super::services::ServiceId;
 use super::super::{Director, Event, Instant};
 
 /// SYNs that came again without progress of anybody's, until a real server is suspect.

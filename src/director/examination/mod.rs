@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::report::{ExaminationReport, ExaminedReport, Finding, Item, Verdict};
+use super::destination::DestinationId;
 use super::instant::Instant;
 use super::neighbors::NeighborId;
 use super::probes::datagram::Exchange;
 use super::probes::{Dialogue, Fault, Outcome, Owner, Question, Stage};
-use super::services::DestinationId;
 use super::{Director, SegmentId};
 use crate::config::check::{CheckKind, UdpCheck};
 use crate::config::snapshot::{Ports, Protocol};

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use crate::director::services::DestinationId;
+use crate::director::destination::DestinationId;
 
 /// A candidate as those schedulers see it that must know it again: in another place of the list,
 /// or, by its address, on another director.

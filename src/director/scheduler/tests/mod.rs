@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::snapshot::{Endpoint, OnRemoval, PortRange, Protocol, SchedulerOptions};
 use crate::director::arena::Arena;
-use crate::director::services::DestinationId;
+use crate::director::destination::DestinationId;
 
 const KEY: PickKey = PickKey {
     now: Instant::ZERO,
