@@ -205,7 +205,12 @@ fn a_flood_of_new_clients_of_a_persistent_service_does_not_fill_the_table_with_t
         assert!(world.tell("front", &from(client, "S")).starts_with("forwarded"), "{client}");
     }
     let templates = |world: &mut World| {
-        world.connections().iter().filter(|flow| flow.state == Template).count()
+        let there = world.connections().iter().filter(|flow| flow.state == Template).count();
+        // What real servers are told to have of them is what the table has.
+        let services = world.status().services;
+        let told = services.iter().flat_map(|service| &service.real_servers);
+        assert_eq!(told.map(|found| found.templates as usize).sum::<usize>(), there);
+        there
     };
     assert_eq!(templates(&mut world), 5, "one for each client there was room for");
     // Connections that prove to be real take the places of templates, but of nothing better.

@@ -16,8 +16,8 @@
 //! 1.9 times what IPVS does above the bare path, in instructions (`make bench-ipvs`): 8,000 a packet, of
 //! which the director's are 1,200. The rest is the kernel's: a packet goes up by the ring, and down by
 //! a message of its own within the one system call, through a new buffer and the same look at its
-//! headers that every packet of a program gets. A ring for sending would spare the copy and keep all
-//! that, and without the queueing discipline it is 80 less.
+//! headers that every packet of a program gets. Past the queueing discipline it is 80 less. By the
+//! kernel's code a ring for sending would spare the message and keep the rest; that was not tried.
 
 mod filter;
 mod outgoing;
