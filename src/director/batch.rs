@@ -10,7 +10,7 @@
 //! A stage that only looks is safe to run ahead: a frame's bytes and the MAC of its segment, which
 //! are all that [`Director::sight`] goes by, are not changed by the frames before it.
 
-use super::connections::FlowHash;
+use super::connections::{FlowHash, Hint};
 use super::flow::FlowKey;
 use super::ingress::{is_arp, is_discovery};
 use super::{BURST_MAX, Director, Instant, SegmentId, Verdict};
@@ -53,6 +53,7 @@ impl Sight {
 pub(super) struct Flow {
     pub key: FlowKey,
     pub hash: FlowHash,
+    pub hint: Hint,
 }
 
 impl Director {
@@ -109,10 +110,16 @@ impl Director {
         }
         // Each in a loop of its own: a processor goes on past a load it waits for only as far as
         // some hundred instructions reach, which is less than reading and hashing one frame takes.
-        let hashes = || sights.iter().filter_map(|sight| Some(sight.flow.as_ref()?.hash));
-        let touched = hashes().fold(0, |sum, hash| sum ^ self.connections.approach_index(hash));
+        let mut touched = 0;
+        for flow in sights.iter().filter_map(|sight| sight.flow.as_ref()) {
+            touched ^= self.connections.approach_index(flow.hash);
+        }
         core::hint::black_box(touched);
-        let touched = hashes().fold(0, |sum, hash| sum ^ self.connections.approach_entry(hash));
+        for flow in sights.iter_mut().filter_map(|sight| sight.flow.as_mut()) {
+            let (hint, read) = self.connections.approach_entry(flow.hash);
+            flow.hint = hint;
+            touched ^= read;
+        }
         core::hint::black_box(touched);
     }
 
@@ -136,7 +143,7 @@ impl Director {
             Some(last) if last.key == key => last.hash,
             _ => self.connections.hash(&key),
         };
-        sight.flow = Some(Flow { key, hash });
+        sight.flow = Some(Flow { key, hash, hint: Hint::NONE });
     }
 }
 

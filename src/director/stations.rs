@@ -66,12 +66,14 @@ impl Stations {
     }
 
     /// The station with this MAC, if it is known.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, mac: MacAddr) -> Option<&Station> {
         let (word, bit) = filter_position(mac);
-        if self.filter[word] & bit == 0 {
-            return None;
-        }
+        if self.filter[word] & bit == 0 { None } else { self.look_up(mac) }
+    }
+
+    #[inline(never)]
+    fn look_up(&self, mac: MacAddr) -> Option<&Station> {
         self.by_mac.get(&mac)
     }
 
@@ -82,6 +84,7 @@ impl Stations {
 }
 
 /// Multiplicative hashing; the filter only saves look-ups, so it needs no secret.
+#[inline(always)]
 fn filter_position(mac: MacAddr) -> (usize, u64) {
     let hash = mac.to_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51;
     ((hash >> 6) as usize % FILTER_WORDS, 1 << (hash & 63))

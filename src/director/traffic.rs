@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::batch::Flow;
-use super::connections::{ConnectionId, ConnectionState, SctpEvent, TcpEvent};
+use super::connections::{ConnectionId, ConnectionState, Hint, SctpEvent, TcpEvent};
 use super::destination::Destination;
 use super::flow::FlowKey;
 use super::neighbors::Hop;
@@ -153,15 +153,15 @@ impl Director {
         flow: Option<&Flow>,
     ) -> Verdict {
         let made;
-        let Flow { key, hash } = match flow {
+        let Flow { key, hash, hint } = match flow {
             Some(flow) => flow,
             None => {
                 let key = arrival.key();
-                made = Flow { key, hash: self.connections.hash(&key) };
+                made = Flow { key, hash: self.connections.hash(&key), hint: Hint::NONE };
                 &made
             }
         };
-        if let Some(id) = self.connections.find_hashed(*hash, key)
+        if let Some(id) = self.connections.find_hinted(*hint, *hash, key)
             && let Some(connection) = self.connections.get(id)
         {
             let (destination, state) = (connection.destination, connection.state);
@@ -244,7 +244,7 @@ impl Director {
         let next = arrival.after(state);
         let deadline = now + next.timeout(&self.snapshot.timeouts);
         self.connections.update(id, next, deadline);
-        if next.is_active() != state.is_active() {
+        if next != state && next.is_active() != state.is_active() {
             let crossed = self.services.shifted(destination, next.is_active());
             self.tell_threshold(destination, crossed);
         }

@@ -3,16 +3,19 @@
 use crate::wire::vlan::{self, TAG_LEN, Tag};
 use crate::wire::{Burst, Frame, Offload};
 
-/// Bytes of a buffer: the largest super-frame with its header, and then some, so that buffers
-/// do not start on the same cache sets (no power of two).
+/// Bytes that a frame may have: the largest super-frame with its header, and then some.
 pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
 
 /// Bytes before each frame for a header of the port's, and for a tag.
 const HEADROOM: usize = 16;
-/// From one buffer to the next.
-const STRIDE: usize = HEADROOM + BUFFER_LEN;
+/// Frames begin, with their headroom, at multiples of this: at cache lines of their own. What is
+/// read of an untagged TCP header over IPv4 is in one line then.
+const ALIGNMENT: usize = 64;
+/// What a frame takes of the memory, at most.
+const LARGEST: usize = (HEADROOM + BUFFER_LEN).next_multiple_of(ALIGNMENT);
 
-/// Up to a fixed number of frames.
+/// Up to a fixed number of frames, one close behind the other: a burst of short ones is on two or
+/// three pages, which the processor has at hand, and not on as many as there are frames.
 pub struct Batch {
     memory: Vec<u8>,
     /// Of the frames present.
@@ -32,7 +35,7 @@ struct Slot {
 impl Batch {
     /// An empty batch for at most `capacity` frames; memory is touched only as frames arrive.
     pub fn new(capacity: usize) -> Batch {
-        Batch { memory: vec![0; capacity * STRIDE], frames: Vec::with_capacity(capacity), capacity }
+        Batch { memory: vec![0; capacity * LARGEST], frames: Vec::with_capacity(capacity), capacity }
     }
 
     pub fn clear(&mut self) {
@@ -87,7 +90,8 @@ impl Batch {
     ) -> Result<(), E> {
         assert!(!self.is_full(), "a full batch takes no frame");
         assert!(header_len <= HEADROOM, "a header of that length has no room");
-        let start = self.frames.len() * STRIDE + HEADROOM;
+        let end = self.frames.last().map_or(0, |last| last.start + last.len);
+        let start = end.next_multiple_of(ALIGNMENT) + HEADROOM;
         let (len, offload) = read(&mut self.memory[start - header_len..start + BUFFER_LEN])?;
         let len = len.min(BUFFER_LEN);
         let mut slot = Slot { start, len, offload };
@@ -155,6 +159,29 @@ mod tests {
             Ok::<_, ()>((frame.len(), Offload::default()))
         };
         batch.push_with(put).unwrap();
+    }
+
+    #[test]
+    fn frames_lie_close_together_and_the_largest_have_room_after_one_another() {
+        let fill = |batch: &mut Batch, lens: &[usize]| {
+            batch.clear();
+            for (mark, &len) in (1..).zip(lens) {
+                let put = |buffer: &mut [u8]| {
+                    buffer[..len].fill(mark);
+                    Ok::<_, ()>((len, Offload::default()))
+                };
+                batch.push_with_header(HEADROOM, |room| put(&mut room[HEADROOM..])).unwrap();
+            }
+            for (mark, (frame, &len)) in (1..).zip(batch.iter().zip(lens)) {
+                assert!(frame.len() == len && frame.iter().all(|&byte| byte == mark));
+            }
+            batch.frames.iter().map(|slot| slot.start).collect::<Vec<_>>()
+        };
+        let mut batch = Batch::new(4);
+        assert_eq!(fill(&mut batch, &[60, 48, 49, 1514]), [16, 144, 208, 336]);
+        fill(&mut batch, &[BUFFER_LEN; 4]);
+        assert!(batch.is_full());
+        fill(&mut batch, &[1, BUFFER_LEN, 0, BUFFER_LEN]);
     }
 
     #[test]

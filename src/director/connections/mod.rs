@@ -37,6 +37,14 @@ pub struct ConnectionId {
     generation: u32,
 }
 
+/// Where a connection probably is, or whatever is in its place by now.
+#[derive(Clone, Copy, Debug)]
+pub struct Hint(u32);
+
+impl Hint {
+    pub const NONE: Hint = Hint(NIL);
+}
+
 impl ConnectionId {
     const NONE: ConnectionId = ConnectionId { slot: NIL, generation: 0 };
 }
@@ -190,11 +198,24 @@ impl ConnectionTable {
         self.index.touch(hash)
     }
 
-    /// The same for what is read after that: the connection itself.
+    /// The same for what is read after that: the connection itself. Gives where it probably is, for
+    /// [`Self::find_hinted`].
     #[inline]
-    pub fn approach_entry(&self, hash: FlowHash) -> u64 {
+    pub fn approach_entry(&self, hash: FlowHash) -> (Hint, u64) {
         let slot = self.index.candidates(hash).next().unwrap_or(NIL);
-        self.entries.get(slot as usize).map_or(0, |entry| u64::from(entry.generation))
+        let read = self.entries.get(slot as usize).map_or(0, |entry| u64::from(entry.generation));
+        (Hint(slot), read)
+    }
+
+    /// [`Self::find_hashed`] that first looks where the connection was a moment ago.
+    #[inline]
+    pub fn find_hinted(&self, hint: Hint, hash: FlowHash, key: &FlowKey) -> Option<ConnectionId> {
+        match self.entries.get(hint.0 as usize) {
+            Some(found) if found.key == *key && found.is_live() => {
+                Some(ConnectionId { slot: hint.0, generation: found.generation })
+            }
+            _ => self.find_hashed(hash, key),
+        }
     }
 
     #[inline]

@@ -210,12 +210,30 @@ fn a_look_ahead_at_any_hash_changes_nothing() {
         for number in 0..200 {
             let hash = table.hash(&key(number));
             table.approach_index(hash);
-            table.approach_entry(hash);
-            let found = table.find_hashed(hash, &key(number));
+            let (hint, _) = table.approach_entry(hash);
+            let found = table.find_hinted(hint, hash, &key(number));
             assert_eq!(found, table.find(&key(number)));
             assert_eq!(found.is_some(), number < connections);
         }
     }
+}
+
+#[test]
+fn a_hint_is_believed_only_while_it_holds() {
+    let mut table = table(8);
+    let first = add(&mut table, 1, ConnectionState::Udp);
+    let hash = table.hash(&key(1));
+    let (hint, _) = table.approach_entry(hash);
+    let found = |table: &ConnectionTable| table.find_hinted(hint, hash, &key(1));
+    assert_eq!(found(&table), Some(first));
+    table.remove(first);
+    assert_eq!(found(&table), None, "the slot still has the key, and nothing in it");
+    let other = add(&mut table, 2, ConnectionState::Udp);
+    assert_eq!(other.slot, first.slot);
+    assert_eq!(found(&table), None, "another has the slot");
+    let again = add(&mut table, 1, ConnectionState::Udp);
+    assert_eq!(found(&table), Some(again), "it is elsewhere now");
+    assert_eq!(table.find_hinted(Hint::NONE, hash, &key(1)), Some(again));
 }
 
 #[test]
