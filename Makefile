@@ -27,7 +27,7 @@ FILE ?=
 DIRECTOR ?= machine
 LAB_OPTIONS = $(if $(REAL_SERVERS),--real-servers $(REAL_SERVERS)) \
     $(if $(filter host,$(DIRECTOR)),--on-host)
-SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh vm/uml/*.sh tests/namespaces/*.sh .ci/run
+SHELL_SCRIPTS = vm/*.sh vm/oracle/*.sh vm/uml/*.sh tests/namespaces/*.sh tests/namespaces/support/*.sh .ci/run
 
 .PHONY: help
 help: ## This list

@@ -35,7 +35,11 @@ struct Slot {
 impl Batch {
     /// An empty batch for at most `capacity` frames; memory is touched only as frames arrive.
     pub fn new(capacity: usize) -> Batch {
-        Batch { memory: vec![0; capacity * LARGEST], frames: Vec::with_capacity(capacity), capacity }
+        Batch {
+            memory: vec![0; capacity * LARGEST],
+            frames: Vec::with_capacity(capacity),
+            capacity,
+        }
     }
 
     pub fn clear(&mut self) {
@@ -121,6 +125,12 @@ impl Batch {
         }
     }
 
+    /// Leaves out frames, by their bytes.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&[u8]) -> bool) {
+        let memory = &self.memory;
+        self.frames.retain(|slot| is_kept(&memory[slot.start..slot.start + slot.len]));
+    }
+
     /// The bytes of every frame, in the order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.frames.iter().map(|slot| &self.memory[slot.start..slot.start + slot.len])
@@ -182,6 +192,18 @@ mod tests {
         fill(&mut batch, &[BUFFER_LEN; 4]);
         assert!(batch.is_full());
         fill(&mut batch, &[1, BUFFER_LEN, 0, BUFFER_LEN]);
+    }
+
+    #[test]
+    fn frames_left_out_are_gone_and_the_others_where_they_were() {
+        let mut batch = Batch::new(4);
+        for mark in 1..=3 {
+            read(&mut batch, &[mark; 60]);
+        }
+        batch.retain(|frame| frame[0] != 2);
+        assert!(batch.iter().eq([&[1; 60][..], &[3; 60]]));
+        read(&mut batch, &[4; 60]);
+        assert!(batch.iter().eq([&[1; 60][..], &[3; 60], &[4; 60]]));
     }
 
     #[test]

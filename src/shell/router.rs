@@ -23,6 +23,9 @@ use crate::port::{Batch, memory};
 use crate::wire::Frame;
 use crate::wire::vlan::{self, TAG_LEN, Tag};
 
+/// Frames that are sent between two looks at what is urgent.
+const URGENT_EVERY: usize = 8;
+
 pub(super) struct Router<O: Opener> {
     director: Director,
     ports: Ports<O>,
@@ -30,7 +33,6 @@ pub(super) struct Router<O: Opener> {
     /// A frame that is given its tag.
     tagged: Vec<u8>,
     /// Where each frame of the batch goes, if it goes on.
-    /// Of the frames of a burst.
     ways: [Option<Way>; BURST_MAX],
     event_log: EventLog,
     commands: Commands,
@@ -265,33 +267,31 @@ impl<O: Opener> Router<O> {
     fn handle_burst(&mut self, registry: &Registry, now: Instant, segment: SegmentId) {
         if self.ports.has_urgent(segment) {
             self.handle_urgent(now, segment);
-            self.ports.receive(registry, now, segment, &mut self.batch);
-            // Those that were answered out of turn come once more, in it.
-            for index in 0..self.batch.len() {
-                let mut frame = self.batch.frame(index);
-                self.ways[index] = None;
-                if !self.ports.is_handled(now, segment, frame.bytes) {
-                    let verdict = self.director.handle_frame(now, segment, &mut frame);
-                    self.ways[index] = way_of(verdict, frame.offload.tag);
-                }
-            }
-            self.send_burst(now);
-            return;
         }
         self.ports.receive(registry, now, segment, &mut self.batch);
+        if self.ports.has_urgent(segment) {
+            // Those that were answered out of turn come once more, in it.
+            self.batch.retain(|frame| !self.ports.is_handled(now, segment, frame));
+        }
         let ways = &mut self.ways;
         self.director.handle_batch(now, segment, &mut self.batch, |index, verdict, tag| {
             ways[index] = way_of(verdict, tag);
         });
-        self.send_burst(now);
+        self.send_burst(now, segment);
     }
 
-    /// Sends what came of a burst.
-    fn send_burst(&mut self, now: Instant) {
+    /// Sends what came of a burst from this segment.
+    fn send_burst(&mut self, now: Instant, segment: SegmentId) {
         // First what the director had: among it may be frames it held, and they are older than
         // those of this burst.
         self.transmit(now);
+        let has_urgent = self.ports.has_urgent(segment);
         for index in 0..self.batch.len() {
+            // Sending a burst takes longer than anything else, half a millisecond where each frame
+            // goes through a bridge.
+            if has_urgent && index % URGENT_EVERY == 0 {
+                self.handle_urgent(now, segment);
+            }
             if let Some(Way { egress, tag }) = self.ways[index] {
                 self.batch.tag(index, tag);
                 let frame = self.batch.frame(index);

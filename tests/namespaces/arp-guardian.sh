@@ -2,28 +2,16 @@
 # A real server leaks: it answers ARP for the VIP (arp_ignore 0) and asks in its name
 # (arp_announce 0). It is found and named; with `repair` clients end on the router all the same and no
 # request fails; with `arp_guard` they never see the leak; it is told when it is over.
-# With an argument N: N fresh resolutions a row in place of a few, and figures only (`make bench-arp`).
+# With an argument N: N fresh resolutions a row in place of a few (`make bench-arp`).
 set -euo pipefail
 # shellcheck source=vm/lab.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../vm/lab.sh"
+# shellcheck source=tests/namespaces/support/claims.sh
+source "$(dirname "${BASH_SOURCE[0]}")/support/claims.sh"
 
-COUNT=${1:-6}
-# Of those that stay wrong, which takes a second each.
-FEW=$((COUNT > 100 ? 20 : 3))
+claims_of 4 "$VIP" "${1:-6}"
 
-# The configuration with these lines in the VIP segment, in force.
-defend() {
-    local generation
-    generation=$(lab_status .generation)
-    sed "s|^bridge = \"br-vip\"|&\n$1|" "$(lab_config)" >"$config.new"
-    mv "$config.new" "$config"
-    lab_wait 10 "the configuration with '$1' to be in force" is_past "$generation"
-}
-
-is_past() {
-    (($(lab_status .generation) > $1))
-}
-
+# What `leaks NUMBER ARP_IGNORE ARP_ANNOUNCE` makes of a real server.
 leaks() {
     local name
     for name in all front; do
@@ -32,71 +20,11 @@ leaks() {
     done
 }
 
-# Fresh resolutions by the client: "wrong after 50 ms, wrong after 1 s, the longest time until one
-# was right in ms, of all". A datagram to a port without service makes the client ask.
-resolutions() {
-    # shellcheck disable=SC2016 # for the inner shell
-    lab_in client bash -c '
-        now() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
-        right() { [[ $(ip -4 neigh show "$1" dev front) == *"lladdr $2"* ]]; }
-        at_50=0 at_1000=0 longest=0
-        for ((round = 0; round < $3; round++)); do
-            ip neigh flush to "$1" dev front
-            start=$(now)
-            echo >"/dev/udp/$1/9"
-            sleep 0.05
-            right "$1" "$2" && continue
-            ((++at_50))
-            until right "$1" "$2" || (($(now) - start >= 1000)); do sleep 0.02; done
-            took=$(($(now) - start))
-            ((took <= longest)) || longest=$took
-            ((took < 1000)) || ((++at_1000))
-        done
-        echo "$at_50 $at_1000 $longest $3"' - "$VIP" "$DIRECTOR_FRONT_MAC" "$1"
-}
-
-# Requests, each by a client that has just forgotten who has the VIP; how many failed.
-failures() {
-    # shellcheck disable=SC2016 # for the inner shell
-    lab_in client bash -c '
-        failed=0
-        for ((round = 0; round < $2; round++)); do
-            ip neigh flush to "$1" dev front
-            answer=$(curl -s --max-time 5 "http://$1/") || true
-            [[ $answer == rs[123] ]] || ((++failed))
-        done
-        echo "$failed"' - "$VIP" "$1"
-}
-
-# None of so many requests fails: `none_fails WHAT COUNT`. While it is open whom a client believes, its
-# connections go to the one who would get them anyway.
-none_fails() {
-    lab_expect "$TOPOLOGY, $1: of $2 requests failed" "$(failures "$2")" 0
-}
-
-# None is wrong after a second.
-none_stays_wrong() {
-    ((COUNT > 100)) || lab_expect "$TOPOLOGY, $1: wrong after a second" "$WRONG_1000" 0
-}
-
-named() {
-    lab_status_is '[.conflicts[] | "\(.mac) \(.real_server)"] | join(", ")' "$1"
-}
-
-# One row of the matrix: what is done about it, how it shows.
-row() {
-    local what=$1 count=$2 wrong_50 wrong_1000 longest all
-    read -r wrong_50 wrong_1000 longest all < <(resolutions "$count")
-    printf '%-12s %-28s wrong after 50 ms: %4d of %d, after 1 s: %4d, right after at most %d ms\n' \
-        "$TOPOLOGY" "$what" "$wrong_50" "$all" "$wrong_1000" "$longest"
-    WRONG_50=$wrong_50 WRONG_1000=$wrong_1000
-}
-
 for topology in two-segments one-arm; do
     [[ $topology == two-segments ]] || lab_down
     lab_up "$topology"
-    config=$LAB_DIR/vipr.toml
-    cp "$(lab_config)" "$config"
+    cp "$(lab_config)" "$LAB_DIR/base.toml"
+    cp "$LAB_DIR/base.toml" "$config"
     leaks 2 0 0
     lab_vipr_start "$config"
     leaker="$(lab_front_mac 2) rs2"
@@ -157,7 +85,7 @@ done
 # The leak is closed: it is over, and that is said.
 leaks 1 1 2
 leaks 3 1 2
-cp "$(lab_config)" "$config"
+cp "$LAB_DIR/base.toml" "$config"
 lab_vipr_start "$config"
 lab_wait 10 "the leaking real server to be named" named "$leaker"
 leaks 2 1 2
