@@ -12,14 +12,20 @@ use crate::wire::Offload;
 
 /// Frames up to this length wait for the burst to be complete; longer ones are worth a call of
 /// their own, without a copy.
-const SLOT_LEN: usize = 2048;
+const WAITING_LEN_MAX: usize = 2048;
 
 /// Frames that wait at most: a burst.
-const SLOTS: usize = 64;
+const WAITING_MAX: usize = 64;
+
+/// They lie one behind the other, each on cache lines of its own: at equal distances of a power of
+/// two they would all be after the same few places of the cache.
+const ALIGNMENT: usize = 64;
 
 pub(super) struct Outgoing {
-    /// A virtio header and a frame each.
-    slots: Vec<[u8; SLOT_LEN]>,
+    /// A virtio header and a frame, and the next.
+    memory: Vec<u8>,
+    /// Where the next one begins.
+    end: usize,
     vectors: Vec<libc::iovec>,
     messages: Vec<libc::mmsghdr>,
     waiting: usize,
@@ -33,11 +39,8 @@ unsafe impl Send for Outgoing {}
 
 impl Outgoing {
     pub fn new() -> Outgoing {
-        let mut slots = vec![[0; SLOT_LEN]; SLOTS];
-        let mut vectors: Vec<libc::iovec> = slots
-            .iter_mut()
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: 0 })
-            .collect();
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut vectors = vec![empty; WAITING_MAX];
         let messages = vectors
             .iter_mut()
             .map(|vector| {
@@ -48,7 +51,8 @@ impl Outgoing {
                 message
             })
             .collect();
-        Outgoing { slots, vectors, messages, waiting: 0, lost: None }
+        let memory = vec![0; WAITING_MAX * WAITING_LEN_MAX];
+        Outgoing { memory, end: 0, vectors, messages, waiting: 0, lost: None }
     }
 
     /// Takes a frame: to be sent with the burst, or at once if it is long.
@@ -56,18 +60,20 @@ impl Outgoing {
     pub fn send(&mut self, socket: &Socket, bytes: &[u8], offload: Offload) -> io::Result<()> {
         let header = vnet_header::emit(&offload);
         let len = header.len() + bytes.len();
-        if len > SLOT_LEN {
+        if len > WAITING_LEN_MAX {
             self.send_waiting(socket);
             return send_one(socket, &header, bytes);
         }
-        if self.waiting == self.slots.len() {
+        if self.waiting == WAITING_MAX {
             self.send_waiting(socket);
         }
-        let slot = &mut self.slots[self.waiting];
-        slot[..header.len()].copy_from_slice(&header);
-        slot[header.len()..len].copy_from_slice(bytes);
-        self.vectors[self.waiting].iov_len = len;
+        let place = &mut self.memory[self.end..self.end + len];
+        place[..header.len()].copy_from_slice(&header);
+        place[header.len()..].copy_from_slice(bytes);
+        self.vectors[self.waiting] =
+            libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: len };
         self.waiting += 1;
+        self.end = (self.end + len).next_multiple_of(ALIGNMENT);
         Ok(())
     }
 
@@ -89,8 +95,8 @@ impl Outgoing {
         let mut first = 0;
         while first < self.waiting {
             let waiting = &mut self.messages[first..self.waiting];
-            // SAFETY: every message points to its vector, and that to a slot filled up to the length
-            // it says; all are owned by `self` and live through the call.
+            // SAFETY: every message points to its vector, and that to as many bytes as it says;
+            // all are owned by `self` and live through the call.
             let sent = unsafe {
                 let descriptor = socket.as_fd().as_raw_fd();
                 let len = waiting.len() as u32;
@@ -116,6 +122,7 @@ impl Outgoing {
             }
         }
         self.waiting = 0;
+        self.end = 0;
     }
 }
 
