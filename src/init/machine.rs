@@ -75,7 +75,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     let mut machine = Machine::new(options).map_err(|error| format!("event loop: {error}"))?;
     machine.take_source();
-    // Nobody waits for it, and for the router clients do.
+    // After the router has been started: clients wait for that.
     machine.find_buttons().map_err(|error| format!("power button: {error}"))?;
     machine.live()
 }
