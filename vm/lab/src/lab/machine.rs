@@ -296,7 +296,10 @@ fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Pa
             "-netdev",
             format!("stream,id=net{number},server=off,addr.type=unix,addr.path={socket}"),
         );
-        add("-device", format!("virtio-net-pci,netdev=net{number},mac={mac},romfile="));
+        // A card that tells its link's state is down to Linux at first, and up only a second after
+        // it was found (linkwatch); until then a bridge forwards nothing to it.
+        let device = format!("virtio-net-pci,netdev=net{number},mac={mac},status=off,romfile=");
+        add("-device", device);
     }
     for (number, port) in plan.ports.iter().enumerate() {
         let mode = match port.kind {
