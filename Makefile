@@ -51,20 +51,20 @@ lab: build ## The demo's cluster, and a shell in it
 
 .PHONY: image
 image: ## vipr as the only program of a machine: target/image/ (CONFIG=FILE goes in)
-	@vm/install-deps.sh build
+	@vm/install-deps.sh build image
 	$(IMAGE_BUILD)
 	$(VIPR_LAB) image --config $(CONFIG) --disk
 
 .PHONY: bench-image
 bench-image: ## The image's size, the time to its first answer, its memory
-	@vm/install-deps.sh build lab
+	@vm/install-deps.sh build image lab
 	$(IMAGE_BUILD)
 	$(VIPR_LAB) image --config $(CONFIG)
 	$(VIPR_LAB) bench-image
 
 .PHONY: vm-lab
 vm-lab: ## The cluster in virtual machines (STORY=healthy TOPOLOGY=one-arm REAL_SERVERS=5 DIRECTOR=host)
-	@vm/install-deps.sh build lab
+	@vm/install-deps.sh build image lab
 	$(IMAGE_BUILD)
 	@$(VIPR_LAB) run $(LAB_OPTIONS) $(if $(filter one-arm,$(TOPOLOGY)),--one-arm) $(STORY)
 
@@ -74,7 +74,7 @@ vm-lab-stories: ## The stories there are
 
 .PHONY: vm-lab-test
 vm-lab-test: ## Every story, asserted (STORIES="healthy ipvs" for some)
-	@vm/install-deps.sh build lab
+	@vm/install-deps.sh build image lab
 	$(IMAGE_BUILD)
 	@timeout --foreground 1200 $(VIPR_LAB) test $(LAB_OPTIONS) $(STORIES)
 
@@ -136,7 +136,7 @@ bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost
 
 .PHONY: bench-ipvs
 bench-ipvs: ## A packet with vipr and with the kernel's IPVS, in instructions (boots a machine)
-	@vm/install-deps.sh build test lab
+	@vm/install-deps.sh build test image lab
 	@vm/bench-ipvs.sh "$$(RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) bench --locked \
 	    --target $(IMAGE_TARGET) --bench ipvs --no-run --message-format=json | \
 	    jq -r 'select(.target.name == "ipvs" and .executable) | .executable')"

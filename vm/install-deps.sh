@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, the demo or the tests need, and nothing that is there.
 #
-#     vm/install-deps.sh [--no-install] [build] [demo] [test] [oracle] [lab]
+#     vm/install-deps.sh [--no-install] [build] [demo] [test] [oracle] [lab] [image]
 #
 # As root directly, else through sudo. With --no-install it only says what is missing (exit 1 if
 # anything is). No service is started, and none is left enabled.
@@ -51,8 +51,11 @@ NEEDS=(
     "oracle | jq             | jq"
     "lab   | qemu-system-x86_64 | qemu-system-x86"
     "lab   | setpriv         | util-linux"
-    "lab   | dpkg-deb        | dpkg"
-    "lab   | apt-get         | apt"
+    "image | dpkg-deb        | dpkg"
+    "image | apt-get         | apt"
+    "image | lz4             | lz4"
+    "image | xz              | xz-utils"
+    "image | zstd            | zstd"
 )
 
 main() {
@@ -60,9 +63,9 @@ main() {
     while (($#)); do
         case $1 in
             --no-install) install=0 ;;
-            build | demo | test | oracle | lab) groups+=("$1") ;;
+            build | demo | test | oracle | lab | image) groups+=("$1") ;;
             -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
-            *) fail "unknown argument '$1': expected --no-install, build, demo, test, oracle or lab" ;;
+            *) fail "unknown argument '$1': expected --no-install, build, demo, test, oracle, lab or image" ;;
         esac
         shift
     done

@@ -63,7 +63,10 @@ pub fn run(options: &Options) -> Result<(), String> {
     for complaint in &options.complaints {
         log::warn!("kernel command line: {complaint}");
     }
-    setup::load_modules();
+    setup::load_modules("start");
+    if setup::is_card_without_driver() {
+        setup::load_modules("cards");
+    }
     setup::apply_settings();
     log::info!("vipr {}: the only program of this machine", env!("CARGO_PKG_VERSION"));
     match cards::all() {
@@ -72,6 +75,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     let mut machine = Machine::new(options).map_err(|error| format!("event loop: {error}"))?;
     machine.take_source();
+    // After the router has been started: clients wait for that.
+    machine.find_buttons().map_err(|error| format!("power button: {error}"))?;
     machine.live()
 }
 
@@ -82,10 +87,6 @@ impl Machine {
         let mut signals = Signals::new([libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR])?;
         registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
         let wait_for = |fd, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
-        let buttons = Button::all();
-        for button in &buttons {
-            wait_for(button.descriptor(), BUTTONS)?;
-        }
         let config_port = HostPort::open("vipr.config");
         if let Some(port) = &config_port {
             wait_for(port.descriptor(), CONFIG_PORT)?;
@@ -97,7 +98,7 @@ impl Machine {
         let program = std::env::current_exe().unwrap_or_else(|_| "/init".into());
         Ok(Machine {
             signals,
-            buttons,
+            buttons: Vec::new(),
             config_port,
             push: Push::default(),
             relay,
@@ -134,6 +135,17 @@ impl Machine {
                 log::error!("{error}; {hint}");
             }
         }
+    }
+
+    /// Waits for the power button from now on.
+    fn find_buttons(&mut self) -> std::io::Result<()> {
+        setup::load_modules("button");
+        self.buttons = Button::all();
+        for button in &self.buttons {
+            let mut source = SourceFd(&button.descriptor());
+            self.poll.registry().register(&mut source, BUTTONS, Interest::READABLE)?;
+        }
+        Ok(())
     }
 
     fn live(&mut self) -> Result<(), String> {

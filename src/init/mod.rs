@@ -1,9 +1,10 @@
 //! vipr as the only program of a machine: what runs as PID 1 and keeps the router running.
 //!
-//! It mounts what the router needs, loads the kernel modules it was packed with, brings the
-//! configuration from where the kernel's command line says, and then starts the router
-//! (`vipr run`) as its child, starts it again when it fails, and reaps whatever else ends. It
-//! moves no frame: the machine's cards become uplinks of bridges by the configuration, as anywhere.
+//! It mounts what the router needs, loads the kernel modules that this machine needs of those it
+//! was packed with, brings the configuration from where the kernel's command line says, and then
+//! starts the router (`vipr run`) as its child, starts it again when it fails, and reaps whatever
+//! else ends. It moves no frame: the machine's cards become uplinks of bridges by the
+//! configuration, as anywhere.
 //!
 //! The host can reach it by ports of a virtio console, where it has them: `vipr.config` takes
 //! configurations ([`push`]), `vipr.control` is the router's control socket ([`relay`]).

@@ -8,8 +8,11 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 
-/// Modules in the order in which they are to be loaded, one name a line, and their files.
+/// Kernel modules, and for each occasion on which some are needed a list of their names, one a line in
+/// the order in which they are to be loaded.
 const MODULES: &str = "/modules";
+/// `PCI_BASE_CLASS_NETWORK` of `linux/pci_ids.h`, as sysfs shows it.
+const PCI_NETWORK: &str = "0x02";
 
 /// The host's own stack has no part in any segment, and a kernel in distress starts again.
 const SETTINGS: [(&str, &str); 5] = [
@@ -32,9 +35,9 @@ pub fn mount_all() {
     }
 }
 
-/// Loads the modules that the image was packed with.
-pub fn load_modules() {
-    let list = Path::new(MODULES).join("order");
+/// Loads the modules that the image was packed with for this occasion.
+pub fn load_modules(occasion: &str) {
+    let list = Path::new(MODULES).join(occasion);
     let order = match fs::read_to_string(&list) {
         Ok(order) => order,
         Err(error) => {
@@ -54,7 +57,16 @@ pub fn load_modules() {
             Err(error) => log::warn!("kernel module {name}: not loaded: {error}"),
         }
     }
-    log::debug!("{loaded} kernel modules loaded");
+    log::debug!("{loaded} kernel modules loaded for: {occasion}");
+}
+
+/// Whether a network card on the PCI bus has no driver yet.
+pub fn is_card_without_driver() -> bool {
+    let Ok(devices) = fs::read_dir("/sys/bus/pci/devices") else { return false };
+    devices.flatten().map(|device| device.path()).any(|device| {
+        fs::read_to_string(device.join("class")).is_ok_and(|class| class.starts_with(PCI_NETWORK))
+            && !device.join("driver").exists()
+    })
 }
 
 /// Sets what the kernel is to do.

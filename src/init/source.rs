@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::setup;
 use crate::config::TEXT_BYTES_MAX;
 use crate::shell::file;
 
@@ -41,8 +42,12 @@ impl Source {
     pub fn open(&self) -> Result<Option<String>, String> {
         match self {
             Source::Image(path) => read(path).map(Some),
-            Source::Disk(device) => read_disk(device).map(Some),
+            Source::Disk(device) => {
+                setup::load_modules("disk");
+                read_disk(device).map(Some)
+            }
             Source::Virtiofs(tag) => {
+                setup::load_modules("virtiofs");
                 mount_at(tag, "virtiofs").map_err(|error| {
                     format!(
                         "virtiofs {tag}: cannot be mounted ({error}): is that the tag of a \

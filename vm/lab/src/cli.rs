@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::build::disk::{self, Contents};
 use crate::build::guest::{CARDS, Guest};
 use crate::build::packages::{Kernel, Packages};
-use crate::build::{self, Result, image};
+use crate::build::{self, Result, image, vmlinux};
 use crate::lab::bench;
 use crate::lab::session::{self, Options};
 use crate::lab::stories::{STORIES, Story};
@@ -66,7 +66,7 @@ struct ImageArguments {
     /// A disk image too, for machines with UEFI: vipr.raw.
     #[arg(long, requires = "config")]
     disk: bool,
-    /// The folder for what is made: vipr.cpio.gz, vmlinuz, vipr.raw.
+    /// The folder for what is made: vipr.cpio.gz, vmlinuz and the same decompressed, vipr.raw.
     #[arg(short, long, value_name = "DIR", default_value = "target/image")]
     output: PathBuf,
 }
@@ -149,7 +149,9 @@ pub fn main() -> ExitCode {
         Command::Guest(guest) => build_guest(&packages, guest),
         Command::Image(image) => build_image(&packages, image),
         Command::BenchImage { image } => {
-            bench::run(&image.join("vmlinuz"), &image.join("vipr.cpio.gz"))
+            let kernel = ["vmlinux", "vmlinuz"].map(|name| image.join(name));
+            let kernel = kernel.iter().find(|path| path.exists()).unwrap_or(&kernel[1]);
+            bench::run(kernel, &image.join("vipr.cpio.gz"))
         }
         Command::Run(run) => Story::find(&run.story)
             .and_then(|story| session::run(&options(cache, &run.lab, run.one_arm), story)),
@@ -194,6 +196,10 @@ fn build_image(packages: &Packages, arguments: &ImageArguments) -> Result<()> {
     build::write(&vmlinuz, &build::read(&kernel.image)?)?;
     println!("{}: {} bytes", initrd.display(), archive.len());
     println!("{}", vmlinuz.display());
+    let for_qemu = vmlinux::for_qemu(&vmlinuz, &arguments.output.join("vmlinux"))?;
+    if for_qemu != vmlinuz {
+        println!("{}", for_qemu.display());
+    }
     if arguments.disk {
         let disk = arguments.output.join("vipr.raw");
         let contents = Contents { kernel: &vmlinuz, initrd: &initrd, options: disk::OPTIONS };

@@ -53,7 +53,7 @@ impl Guest {
 
     /// Packs modules, to be loaded in an order that works.
     pub fn modules(&mut self, modules: &Modules, wanted: &[&str]) -> Result<()> {
-        pack(&mut self.archive, &modules.in_order(wanted)?);
+        pack(&mut self.archive, "order", &modules.in_order(wanted)?);
         Ok(())
     }
 
@@ -105,15 +105,15 @@ impl Guest {
     }
 }
 
-/// Packs modules as both kinds of machine load them: by the list `modules/order`.
-pub fn pack(archive: &mut Archive, modules: &[Module]) {
+/// Packs modules as both kinds of machine load them: by a list in the folder `modules`.
+pub fn pack(archive: &mut Archive, list: &str, modules: &[Module]) {
     let mut order = String::new();
     for module in modules {
         archive.file(&format!("modules/{}.ko", module.name), module.content.clone());
         order.push_str(&module.name);
         order.push('\n');
     }
-    archive.file("modules/order", order);
+    archive.file(&format!("modules/{list}"), order);
 }
 
 fn library(folder: &Path, name: &str) -> Option<PathBuf> {

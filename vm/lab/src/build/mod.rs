@@ -10,6 +10,7 @@ pub mod guest;
 pub mod image;
 pub mod modules;
 pub mod packages;
+pub mod vmlinux;
 
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::build::guest::{ARP_FILTERS, CARDS, Guest};
 use crate::build::packages::{Kernel, Packages};
-use crate::build::{self, Result, image};
+use crate::build::{self, Result, image, vmlinux};
 
 /// Programs of the distribution's that the stories need: package and file.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -40,7 +40,7 @@ impl Assets {
             guest.program(&packages, package, path)?;
         }
         let assets = Assets {
-            kernel: kernel.image.clone(),
+            kernel: vmlinux::for_qemu(&kernel.image, &cache.join("vmlinux"))?,
             guest: cache.join("guest.cpio"),
             vipr: cache.join("vipr.cpio.gz"),
             program: vipr.to_owned(),

@@ -18,6 +18,17 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(8);
 /// Lines of a console that are shown when something went wrong.
 const CONSOLE_SHOWN: usize = 15;
 
+/// What the kernel is told beside where its console is. Each of these saves time where machines are
+/// emulated, and takes nothing away that they use:
+/// - on a busy host the kernel's check of its timer fails for no reason of ours;
+/// - the algorithms of the kernel's crypto need no test at each start, nor does one of key derivation
+///   that the first option leaves out;
+/// - nobody traces by kprobes, and their part of tracefs is large;
+/// - instructions for several processors may stay as they are: code that is changed has to be
+///   translated again.
+const KERNEL_WORDS: &str = "console=ttyS0 panic=-1 quiet no_timer_check cryptomgr.notests \
+     initcall_blacklist=crypto_kdf108_init,init_kprobe_trace noreplace-smp";
+
 /// How machines are made to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accelerator {
@@ -256,7 +267,9 @@ fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Pa
         }
         Accelerator::Tcg => {
             add("-accel", "tcg".to_owned());
-            add("-cpu", "max".to_owned());
+            // Each feature more makes the kernel change more of its code at its start; random
+            // numbers it would have to wait for.
+            add("-cpu", "qemu64,+rdrand".to_owned());
         }
     }
     add("-name", plan.name.clone());
@@ -268,9 +281,7 @@ fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Pa
             add("-kernel", kernel.display().to_string());
             add("-initrd", initrd.display().to_string());
             let name = &plan.name;
-            // On a busy host the kernel's check of its timer fails for no reason of ours.
-            let words =
-                format!("console=ttyS0 panic=-1 quiet no_timer_check lab.name={name} {append}");
+            let words = format!("{KERNEL_WORDS} lab.name={name} {append}");
             add("-append", words.trim().to_owned());
         }
         Boot::Disk { firmware, disk } => {
@@ -285,7 +296,10 @@ fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Pa
             "-netdev",
             format!("stream,id=net{number},server=off,addr.type=unix,addr.path={socket}"),
         );
-        add("-device", format!("virtio-net-pci,netdev=net{number},mac={mac},romfile="));
+        // A card that tells its link's state is down to Linux at first, and up only a second after
+        // it was found (linkwatch); until then a bridge forwards nothing to it.
+        let device = format!("virtio-net-pci,netdev=net{number},mac={mac},status=off,romfile=");
+        add("-device", device);
     }
     for (number, port) in plan.ports.iter().enumerate() {
         let mode = match port.kind {
