@@ -13,7 +13,7 @@ VIPR = target/release/vipr
 # What runs alone in a machine has no libraries beside it.
 IMAGE_TARGET = x86_64-unknown-linux-gnu
 IMAGE_BUILD = RUSTFLAGS='-C target-feature=+crt-static' \
-    $(CARGO) build --locked --profile image --no-default-features --target $(IMAGE_TARGET) --bin vipr
+    $(CARGO) build --locked --profile minimal --no-default-features --target $(IMAGE_TARGET) --bin vipr
 VIPR_LAB = $(CARGO) run --quiet --locked --package vipr-lab --
 # For make image.
 CONFIG ?= config/only-program.toml

@@ -4,10 +4,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tempfile::TempDir;
 use vipr::port::qemu::MACHINES_MAX;
 use vipr::port::{Batch, OpenError, Port, QemuConfig, QemuPort, Readiness};
@@ -452,4 +454,88 @@ fn a_socket_is_taken_over_from_the_dead_only_and_goes_with_its_port() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "a letter");
     let nowhere = open(Some(&folder.path().join("none/x")), &[]).err().unwrap();
     assert!(nowhere.to_string().contains("make its directory"), "{nowhere}");
+}
+
+/// The router as a process of its own: only of that can the descriptors be used up without harm.
+#[test]
+fn a_router_without_descriptors_lets_machines_in_as_soon_as_it_has_some() {
+    let folder = TempDir::new().unwrap();
+    let socket = listening(&folder);
+    let config = folder.path().join("vipr.toml");
+    let text = format!(
+        r#"
+        [router]
+        control_socket = "{control}"
+        [segment.front]
+        role = "both"
+        attach = "qemu"
+        socket = "{socket}"
+        mac = "02:00:00:00:01:01"
+        [[service]]
+        vip = "192.0.2.10"
+        protocol = "tcp"
+        ports = 80
+        real_server = [{{ name = "rs1", address = "192.0.2.11", mac = "52:54:00:00:00:11" }}]
+        "#,
+        control = folder.path().join("vipr.sock").display(),
+        socket = socket.display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let said = folder.path().join("log");
+    let child = Command::new(env!("CARGO_BIN_EXE_vipr"))
+        .args(["run", "-c"])
+        .arg(&config)
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn();
+    let router = Running(child.unwrap());
+    let has_said = |words: &str| {
+        wait_for(words, || std::fs::read_to_string(&said).unwrap().contains(words));
+    };
+    has_said("segments: front");
+    let pid = Pid::from_raw(router.0.id().cast_signed());
+    // The router has them from here.
+    let before = getrlimit(Resource::Nofile);
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(0), ..before }).unwrap();
+    let mut machine = Machine::of(UnixStream::connect(&socket).unwrap());
+    has_said("cannot let a machine in: Too many open files");
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    let question = arp_request();
+    machine.send(&question);
+    // First it announces the VIP.
+    let mut heard = Vec::new();
+    while !heard.iter().any(|frame: &Vec<u8>| frame[..6] == question[6..12]) {
+        heard.push(machine.receive());
+    }
+    let answer = heard.pop().unwrap();
+    assert_eq!(answer[6..12], DIRECTOR.0);
+    assert_eq!(answer[28..32], [192, 0, 2, 10]);
+}
+
+/// A process that ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_there() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Station 1 asks for 192.0.2.10.
+fn arp_request() -> Vec<u8> {
+    let mut frame = [&ALL.0[..], &station(1).0, &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]].concat();
+    frame.extend(station(1).0);
+    frame.extend([192, 0, 2, 100]);
+    frame.extend([0; 6]);
+    frame.extend([192, 0, 2, 10]);
+    frame.resize(60, 0);
+    frame
 }

@@ -74,7 +74,11 @@ struct ImageArguments {
 #[derive(Debug, clap::Args)]
 struct Program {
     /// vipr, built static.
-    #[arg(long, value_name = "FILE", default_value = "target/x86_64-unknown-linux-gnu/image/vipr")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/x86_64-unknown-linux-gnu/minimal/vipr"
+    )]
     vipr: PathBuf,
 }
 
