@@ -59,8 +59,8 @@ image: ## vipr as the only program of a machine: target/image/ (CONFIG=FILE goes
 bench-image: ## The image's size, the time to its first answer, its memory
 	@vm/install-deps.sh build image lab
 	$(IMAGE_BUILD)
-	$(VIPR_LAB) image --config $(CONFIG)
-	$(VIPR_LAB) bench-image
+	$(VIPR_LAB) image --config config/only-program.toml --output target/bench-image
+	$(VIPR_LAB) bench-image target/bench-image
 
 .PHONY: vm-lab
 vm-lab: ## The cluster in virtual machines (STORY=healthy TOPOLOGY=one-arm REAL_SERVERS=5 DIRECTOR=host)

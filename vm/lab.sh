@@ -390,13 +390,11 @@ lab_count() {
     tcpdump -r "$LAB_DIR/$1.pcap" -n -Z root "${@:2}" 2>/dev/null | wc -l
 }
 
-# The IP packets of a capture, one line of hexadecimal digits each, without Ethernet headers, sorted:
-# where frames come from two processors, a capture need not have them in the order of another.
+# The IP packets of a capture, one line of hexadecimal digits each, without Ethernet headers.
 lab_packets() {
     tcpdump -r "$LAB_DIR/$1.pcap" -n -t -x -Z root "${@:2}" 2>/dev/null |
         awk '/^\t0x/ { sub(/^.*:  /, ""); gsub(/ /, ""); packet = packet $0; next }
-             packet { print packet; packet = "" } END { if (packet) print packet }' |
-        LC_ALL=C sort
+             packet { print packet; packet = "" } END { if (packet) print packet }'
 }
 
 # The MAC that the client has for an address, or nothing.

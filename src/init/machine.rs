@@ -64,9 +64,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         log::warn!("kernel command line: {complaint}");
     }
     setup::load_modules("start");
-    if setup::is_card_without_driver() {
-        setup::load_modules("cards");
-    }
+    setup::load_card_modules();
     setup::apply_settings();
     log::info!("vipr {}: the only program of this machine", env!("CARGO_PKG_VERSION"));
     match cards::all() {
@@ -186,6 +184,7 @@ impl Machine {
 
     fn handle_timeout(&mut self, now: Instant) {
         if self.router.start_at().is_some_and(|at| at <= now) {
+            setup::load_card_modules();
             self.router.start();
         }
         if self.weigh_at.is_some_and(|at| at <= now) {
@@ -269,6 +268,8 @@ impl Machine {
                 return refused(error.to_string());
             }
         };
+        // One may have been plugged in.
+        setup::load_card_modules();
         if let Some(missing) = missing_cards(&snapshot, &cards::all().unwrap_or_default()) {
             log::error!("configuration from the host: refused: {}", missing.trim_end());
             return refused(missing);

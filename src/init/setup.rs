@@ -60,8 +60,15 @@ pub fn load_modules(occasion: &str) {
     log::debug!("{loaded} kernel modules loaded for: {occasion}");
 }
 
+/// Loads the modules for cards that there are few of, where there is one.
+pub fn load_card_modules() {
+    if is_card_without_driver() {
+        load_modules("cards");
+    }
+}
+
 /// Whether a network card on the PCI bus has no driver yet.
-pub fn is_card_without_driver() -> bool {
+fn is_card_without_driver() -> bool {
     let Ok(devices) = fs::read_dir("/sys/bus/pci/devices") else { return false };
     devices.flatten().map(|device| device.path()).any(|device| {
         fs::read_to_string(device.join("class")).is_ok_and(|class| class.starts_with(PCI_NETWORK))

@@ -8,8 +8,8 @@ pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
 
 /// Bytes before each frame for a header of the port's, and for a tag.
 const HEADROOM: usize = 16;
-/// Frames begin, with their headroom, at multiples of this: at cache lines of their own. What is
-/// read of an untagged TCP header over IPv4 is in one line then.
+/// Frames begin, with their headroom, on cache lines of their own. What is read of an untagged TCP
+/// header over IPv4 is in one line then.
 const ALIGNMENT: usize = 64;
 /// What a frame takes of the memory, at most.
 const LARGEST: usize = (HEADROOM + BUFFER_LEN).next_multiple_of(ALIGNMENT);
@@ -18,6 +18,8 @@ const LARGEST: usize = (HEADROOM + BUFFER_LEN).next_multiple_of(ALIGNMENT);
 /// three pages, which the processor has at hand, and not on as many as there are frames.
 pub struct Batch {
     memory: Vec<u8>,
+    /// Where in it the first cache line begins.
+    start: usize,
     /// Of the frames present.
     frames: Vec<Slot>,
     capacity: usize,
@@ -35,11 +37,10 @@ struct Slot {
 impl Batch {
     /// An empty batch for at most `capacity` frames; memory is touched only as frames arrive.
     pub fn new(capacity: usize) -> Batch {
-        Batch {
-            memory: vec![0; capacity * LARGEST],
-            frames: Vec::with_capacity(capacity),
-            capacity,
-        }
+        // Memory that is asked for at that alignment is all written to make it zero.
+        let memory = vec![0; capacity * LARGEST + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT);
+        Batch { memory, start, frames: Vec::with_capacity(capacity), capacity }
     }
 
     pub fn clear(&mut self) {
@@ -94,8 +95,8 @@ impl Batch {
     ) -> Result<(), E> {
         assert!(!self.is_full(), "a full batch takes no frame");
         assert!(header_len <= HEADROOM, "a header of that length has no room");
-        let end = self.frames.last().map_or(0, |last| last.start + last.len);
-        let start = end.next_multiple_of(ALIGNMENT) + HEADROOM;
+        let used = self.frames.last().map_or(0, |last| last.start + last.len - self.start);
+        let start = self.start + used.next_multiple_of(ALIGNMENT) + HEADROOM;
         let (len, offload) = read(&mut self.memory[start - header_len..start + BUFFER_LEN])?;
         let len = len.min(BUFFER_LEN);
         let mut slot = Slot { start, len, offload };
@@ -185,7 +186,9 @@ mod tests {
             for (mark, (frame, &len)) in (1..).zip(batch.iter().zip(lens)) {
                 assert!(frame.len() == len && frame.iter().all(|&byte| byte == mark));
             }
-            batch.frames.iter().map(|slot| slot.start).collect::<Vec<_>>()
+            let at = |slot: &Slot| batch.memory[slot.start..].as_ptr().addr() - HEADROOM;
+            assert!(batch.frames.iter().all(|slot| at(slot).is_multiple_of(ALIGNMENT)));
+            batch.frames.iter().map(|slot| slot.start - batch.start).collect::<Vec<_>>()
         };
         let mut batch = Batch::new(4);
         assert_eq!(fill(&mut batch, &[60, 48, 49, 1514]), [16, 144, 208, 336]);

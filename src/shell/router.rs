@@ -265,11 +265,11 @@ impl<O: Opener> Router<O> {
 
     /// Reads a burst, judges it, sends what comes of it.
     fn handle_burst(&mut self, registry: &Registry, now: Instant, segment: SegmentId) {
-        if self.ports.has_urgent(segment) {
-            self.handle_urgent(now, segment);
-        }
+        let looks_twice = self.ports.has_urgent(segment);
+        let mut urgent = if looks_twice { URGENT_MAX } else { 0 };
+        self.handle_urgent(now, segment, &mut urgent);
         self.ports.receive(registry, now, segment, &mut self.batch);
-        if self.ports.has_urgent(segment) {
+        if looks_twice {
             // Those that were answered out of turn come once more, in it.
             self.batch.retain(|frame| !self.ports.is_handled(now, segment, frame));
         }
@@ -277,20 +277,14 @@ impl<O: Opener> Router<O> {
         self.director.handle_batch(now, segment, &mut self.batch, |index, verdict, tag| {
             ways[index] = way_of(verdict, tag);
         });
-        self.send_burst(now, segment);
-    }
-
-    /// Sends what came of a burst from this segment.
-    fn send_burst(&mut self, now: Instant, segment: SegmentId) {
         // First what the director had: among it may be frames it held, and they are older than
         // those of this burst.
         self.transmit(now);
-        let has_urgent = self.ports.has_urgent(segment);
         for index in 0..self.batch.len() {
             // Sending a burst takes longer than anything else, half a millisecond where each frame
             // goes through a bridge.
-            if has_urgent && index % URGENT_EVERY == 0 {
-                self.handle_urgent(now, segment);
+            if index % URGENT_EVERY == 0 {
+                self.handle_urgent(now, segment, &mut urgent);
             }
             if let Some(Way { egress, tag }) = self.ways[index] {
                 self.batch.tag(index, tag);
@@ -303,11 +297,13 @@ impl<O: Opener> Router<O> {
     }
 
     /// Answers ARP before anything else, while there is more than can be forwarded.
-    fn handle_urgent(&mut self, now: Instant, segment: SegmentId) {
+    fn handle_urgent(&mut self, now: Instant, segment: SegmentId, budget: &mut usize) {
+        if *budget == 0 {
+            return;
+        }
         let mut buffer = [0; URGENT_LEN];
         let mut any = false;
-        for _ in 0..URGENT_MAX {
-            let Some(bytes) = self.ports.receive_urgent(now, segment, &mut buffer) else { break };
+        while let Some(bytes) = self.ports.receive_urgent(now, segment, budget, &mut buffer) {
             // ARP and neighbour discovery are never forwarded.
             let _ = self.director.handle_frame(now, segment, &mut Frame::from_wire(bytes));
             any = true;

@@ -3,8 +3,9 @@
 //! A TAP's queue is first in, first out, and drops its tail: under overload every second question
 //! for a VIP would be lost, and those that are not would wait behind a thousand frames. So while the
 //! queue does not run empty, a packet socket on the device sees the questions before the queue
-//! does, and they are answered before anything else of a burst. What comes both ways is handled
-//! once. When the rush is over, the socket is closed: it costs every frame a clone.
+//! does, and they are answered before a burst is read and now and then while it is sent. What comes
+//! both ways is handled once. The questions of a burst are no more than its frames: a storm of them
+//! takes no more than half of what there is. When the rush is over, the socket is closed: it costs every frame a clone.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -28,8 +29,8 @@ const MEMORY: Duration = Duration::from_millis(200);
 /// Frames remembered; beyond, one may be answered twice, which harms nobody.
 const MEMORY_MAX: usize = 512;
 
-/// Urgent frames handled before a burst, at most.
-pub(super) const URGENT_MAX: usize = 32;
+/// Frames read from the socket during a burst, at most.
+pub(super) const URGENT_MAX: usize = 64;
 
 /// Which way a frame came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +86,16 @@ impl Urgent {
         self.socket.is_some()
     }
 
-    /// The next urgent frame that is not handled yet.
+    /// The next urgent frame that is not handled yet, read from the socket no more than `budget`
+    /// times, which it counts down.
     pub fn receive<'b>(
         &mut self,
         now: Instant,
+        budget: &mut usize,
         buffer: &'b mut [u8; URGENT_LEN],
     ) -> Option<&'b mut [u8]> {
-        for _ in 0..URGENT_MAX {
+        while *budget > 0 {
+            *budget -= 1;
             match self.socket.as_ref()?.receive(buffer) {
                 Ok(Some(len)) if self.memory.is_first(now, Way::Socket, &buffer[..len]) => {
                     return buffer.get_mut(..len);
@@ -203,6 +207,6 @@ mod tests {
         assert!(!urgent.is_active());
         assert!(!urgent.is_handled(at(0), &frame));
         assert!(!urgent.is_handled(at(0), &frame));
-        assert!(urgent.receive(at(0), &mut [0; URGENT_LEN]).is_none());
+        assert!(urgent.receive(at(0), &mut 9, &mut [0; URGENT_LEN]).is_none());
     }
 }

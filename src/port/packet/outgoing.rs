@@ -17,8 +17,8 @@ const WAITING_LEN_MAX: usize = 2048;
 /// Frames that wait at most: a burst.
 const WAITING_MAX: usize = 64;
 
-/// They lie one behind the other, each on cache lines of its own: at equal distances of a power of
-/// two they would all be after the same few places of the cache.
+/// They lie one behind the other, at multiples of a cache line's length: at equal distances of a
+/// power of two they would all be after the same few places of the cache.
 const ALIGNMENT: usize = 64;
 
 pub(super) struct Outgoing {

@@ -387,14 +387,16 @@ impl<O: Opener> Ports<O> {
         }
     }
 
-    /// The next frame of a segment that is to be handled before those of the burst, if any.
+    /// The next frame of a segment that is to be handled before those of the burst, if any. Counts
+    /// down from `budget` what it reads.
     pub fn receive_urgent<'b>(
         &mut self,
         now: Instant,
         id: SegmentId,
+        budget: &mut usize,
         buffer: &'b mut [u8; URGENT_LEN],
     ) -> Option<&'b mut [u8]> {
-        self.slot_mut(id)?.urgent.receive(now, buffer)
+        self.slot_mut(id)?.urgent.receive(now, budget, buffer)
     }
 
     /// Whether a segment gives frames that are to be handled first.
@@ -402,7 +404,7 @@ impl<O: Opener> Ports<O> {
         self.slot_mut(id).is_some_and(|slot| slot.urgent.is_active())
     }
 
-    /// Whether a frame of a burst was handled before it.
+    /// Whether a frame of a burst was handled out of turn.
     pub fn is_handled(&mut self, now: Instant, id: SegmentId, frame: &[u8]) -> bool {
         self.slot_mut(id).is_some_and(|slot| slot.urgent.is_handled(now, frame))
     }

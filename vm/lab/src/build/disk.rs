@@ -80,31 +80,48 @@ pub fn build(packages: &Packages, contents: &Contents<'_>, output: &Path) -> Res
     let size = size.max(40 << 20).next_multiple_of(1 << 20);
     let disk = partitioned(size);
     write(output, &disk)?;
-    let mtools = Mtools { packages, output };
-    mtools.run("mformat", &["-v", "VIPR", "-N", SERIAL, "::"], size)?;
+    let mtools = Mtools { packages, output, at: PARTITION_AT, size };
+    mtools.run("mformat", &["-v", "VIPR", "-N", SERIAL, "::"])?;
     for folder in ["EFI", "EFI/BOOT", "loader", "loader/entries"] {
-        mtools.run("mmd", &[&format!("::{folder}")], size)?;
+        mtools.run("mmd", &[&format!("::{folder}")])?;
     }
     for (path, place) in files {
-        mtools.run("mcopy", &[&path.to_string_lossy(), &format!("::{place}")], size)?;
+        mtools.copy(path, place)?;
     }
     Ok(())
 }
 
+/// Writes a disk that is a FAT file system with one file.
+pub fn build_fat(packages: &Packages, file: &Path, name: &str, output: &Path) -> Result<()> {
+    let size = SPARE;
+    write(output, &vec![0; size])?;
+    let mtools = Mtools { packages, output, at: 0, size };
+    mtools.run("mformat", &["-v", "CONFIG", "-N", SERIAL, "::"])?;
+    mtools.copy(file, name)
+}
+
+/// The tools that write a FAT file system.
 struct Mtools<'a> {
     packages: &'a Packages,
     output: &'a Path,
+    /// Where in the output it begins, and its length, in bytes.
+    at: usize,
+    size: usize,
 }
 
 impl Mtools<'_> {
-    fn run(&self, program: &str, arguments: &[&str], size: usize) -> Result<()> {
+    fn copy(&self, file: &Path, place: &str) -> Result<()> {
+        self.run("mcopy", &[&file.to_string_lossy(), &format!("::{place}")])
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         let path = self.packages.unpacked("mtools")?.join("usr/bin/mtools");
         let mut command = Command::new(path);
         command.args(["-c", program, "-i"]);
-        command.arg(format!("{}@@{PARTITION_AT}", self.output.display()));
+        command.arg(format!("{}@@{}", self.output.display(), self.at));
         if program == "mformat" {
             // Sectors of the partition, and the geometry that mtools insists on.
-            command.args(["-T", &(size / SECTOR).to_string(), "-h", "16", "-s", "63"]);
+            command.args(["-T", &(self.size / SECTOR).to_string(), "-h", "16", "-s", "63"]);
         }
         let output = command
             .args(arguments)

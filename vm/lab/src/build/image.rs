@@ -36,8 +36,11 @@ pub fn archive(modules: &Modules, vipr: &Path, config: Option<&Path>) -> Result<
     let mut archive = Archive::bootable();
     archive.program("init", program);
     for (occasion, names) in MODULES {
-        // Not every kernel has every one of them as a module, nor at all.
-        let wanted: Vec<&str> = names.iter().copied().filter(|name| modules.has(name)).collect();
+        let (wanted, absent): (Vec<&str>, Vec<&str>) =
+            names.iter().copied().partition(|name| modules.has(name));
+        if !absent.is_empty() {
+            println!("this kernel has no module {}: built in, or not at all", absent.join(", "));
+        }
         pack(&mut archive, occasion, &modules.in_order(&wanted)?);
     }
     for folder in ["proc", "sys", "run", "etc/vipr"] {

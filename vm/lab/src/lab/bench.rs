@@ -51,33 +51,47 @@ pub fn run(kernel: &Path, initrd: &Path) -> Result<()> {
 
 fn measure(kernel: &Path, initrd: &Path) -> Result<(Duration, Option<String>)> {
     let folder = run_folder()?;
-    let cable = folder.path().join("front");
-    let listener = UnixListener::bind(&cable)
-        .map_err(|error| Error(format!("{}: {error}", cable.display())))?;
-    let plan = Plan {
-        name: "bench".to_owned(),
-        memory_mib: 128,
-        boot: Boot::Kernel {
-            kernel: kernel.to_owned(),
-            initrd: initrd.to_owned(),
-            append: "vipr.log=debug".to_owned(),
-        },
-        cards: vec![("52:54:00:00:fe:01".to_owned(), cable)],
-        ports: Vec::new(),
+    let boot = Boot::Kernel {
+        kernel: kernel.to_owned(),
+        initrd: initrd.to_owned(),
+        append: "vipr.log=debug".to_owned(),
     };
-    let start = Instant::now();
-    let mut machine = Machine::start(&plan, Accelerator::Tcg, folder.path())?;
-    stop::note(machine.pid());
-    let result = first_reply(&listener, &mut machine, start, PATIENCE);
-    let memory = result.is_ok().then(|| memory(&mut machine)).flatten();
-    let said = machine.last_words();
+    let plan = Plan::new("bench", 128, boot);
+    let (time, mut machine) = boot_until_reply(plan, Accelerator::Tcg, folder.path(), PATIENCE)?;
+    let memory = memory(&mut machine);
     drop(machine);
     stop::forget_all();
-    result.map(|time| (time, memory)).map_err(|error| Error(format!("{error}\n{said}")))
+    Ok((time, memory))
 }
 
-/// Asks by ARP for the VIP of `config/only-program.toml` until there is an answer.
-pub fn first_reply(
+/// Boots a machine, with one card more, until the router in it answers ARP for the VIP of
+/// `config/only-program.toml`; how long that took from QEMU's start.
+pub fn boot_until_reply(
+    mut plan: Plan,
+    accelerator: Accelerator,
+    folder: &Path,
+    patience: Duration,
+) -> Result<(Duration, Machine)> {
+    let cable = folder.join(format!("{}.cable", plan.name));
+    let listener = UnixListener::bind(&cable)
+        .map_err(|error| Error(format!("{}: {error}", cable.display())))?;
+    plan.cards.push(("52:54:00:00:fe:01".to_owned(), cable));
+    let start = Instant::now();
+    let mut machine = Machine::start(&plan, accelerator, folder)?;
+    stop::note(machine.pid());
+    match first_reply(&listener, &mut machine, start, patience) {
+        Ok(time) => Ok((time, machine)),
+        Err(error) => {
+            let said = machine.last_words();
+            drop(machine);
+            stop::forget_all();
+            Err(Error(format!("{error}; its console:\n{said}")))
+        }
+    }
+}
+
+/// Asks by ARP for the VIP until there is an answer.
+fn first_reply(
     listener: &UnixListener,
     machine: &mut Machine,
     start: Instant,

@@ -483,16 +483,13 @@ impl Planner<'_> {
             cards.push((back, self.socket("back", name)));
         }
         let file = |extension: &str| self.folder.join(format!("{name}.{extension}"));
-        Plan {
-            name: name.to_owned(),
-            memory_mib: self.description.memory_mib,
-            boot: guest_boot(self.assets),
-            cards,
-            ports: vec![
-                HostPort { kind: PortKind::Terminal, socket: file("shell") },
-                HostPort { kind: PortKind::Connecting("lab.agent"), socket: file("agent") },
-            ],
-        }
+        let mut plan = Plan::new(name, self.description.memory_mib, guest_boot(self.assets));
+        plan.cards = cards;
+        plan.ports = vec![
+            HostPort { kind: PortKind::Terminal, socket: file("shell") },
+            HostPort { kind: PortKind::Connecting("lab.agent"), socket: file("agent") },
+        ];
+        plan
     }
 
     fn socket(&self, segment: &str, machine: &str) -> PathBuf {
@@ -510,13 +507,7 @@ fn guest_boot(assets: &Assets) -> Boot {
 
 /// A machine that only says that it has started.
 fn probe(assets: &Assets) -> Plan {
-    Plan {
-        name: "probe".to_owned(),
-        memory_mib: 128,
-        boot: guest_boot(assets),
-        cards: Vec::new(),
-        ports: Vec::new(),
-    }
+    Plan::new("probe", 128, guest_boot(assets))
 }
 
 /// KVM if it works here, else TCG; said once.

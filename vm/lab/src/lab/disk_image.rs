@@ -2,13 +2,11 @@
 //! answers ARP.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use super::bench::first_reply;
+use super::bench::boot_until_reply;
 use super::cluster::{boot_patience, run_folder};
-use super::machine::{Accelerator, Boot, Machine, Plan};
+use super::machine::{Accelerator, Boot, Plan};
 use super::session::Options;
 use super::stop;
 use crate::build::disk::{self, Contents};
@@ -18,7 +16,7 @@ use crate::build::{self, Error, Result, image};
 pub const NAME: &str = "disk-image";
 pub const LESSON: &str = "images are the same bytes each time, and UEFI boots the disk";
 
-/// What the image is to run on: see [`first_reply`].
+/// What the image is to run on: see [`boot_until_reply`].
 const CONFIG: &str = "config/only-program.toml";
 /// The package with UEFI for virtual machines, and the file in it.
 const FIRMWARE: (&str, &str) = ("ovmf", "usr/share/OVMF/OVMF_CODE.fd");
@@ -54,25 +52,12 @@ fn build(options: &Options, packages: &Packages, folder: &Path) -> Result<PathBu
 }
 
 fn boot(firmware: &Path, disk: &Path, accelerator: Accelerator, folder: &Path) -> Result<()> {
-    let cable = folder.join("front");
-    let listener = UnixListener::bind(&cable)
-        .map_err(|error| Error(format!("{}: {error}", cable.display())))?;
     let before = build::read(disk)?;
-    let plan = Plan {
-        name: "disk".to_owned(),
-        memory_mib: 256,
-        boot: Boot::Disk { firmware: firmware.to_owned(), disk: disk.to_owned() },
-        cards: vec![("52:54:00:00:fe:01".to_owned(), cable)],
-        ports: Vec::new(),
-    };
-    let start = Instant::now();
-    let mut machine = Machine::start(&plan, accelerator, folder)?;
-    stop::note(machine.pid());
-    let result = first_reply(&listener, &mut machine, start, boot_patience());
-    let said = machine.last_words();
+    let start = Boot::Disk { firmware: firmware.to_owned(), disk: disk.to_owned() };
+    let plan = Plan::new("disk", 256, start);
+    let (time, machine) = boot_until_reply(plan, accelerator, folder, boot_patience())?;
     drop(machine);
     stop::forget_all();
-    let time = result.map_err(|error| Error(format!("{error}; its console:\n{said}")))?;
     println!(
         "    ok    booted by UEFI, ARP for the VIP answered after {:.1} s",
         time.as_secs_f32()

@@ -46,7 +46,26 @@ pub struct Plan {
     pub boot: Boot,
     /// The MAC addresses of its cards, and the sockets of their cables.
     pub cards: Vec<(String, PathBuf)>,
+    /// What its cards are.
+    pub model: CardModel,
+    /// Files that are disks to it; they stay as they are.
+    pub disks: Vec<PathBuf>,
     pub ports: Vec<HostPort>,
+}
+
+impl Plan {
+    /// A machine with nothing but what it starts from.
+    pub fn new(name: &str, memory_mib: u32, boot: Boot) -> Plan {
+        Plan {
+            name: name.to_owned(),
+            memory_mib,
+            boot,
+            cards: Vec::new(),
+            model: CardModel::Virtio,
+            disks: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
 }
 
 /// What it starts from.
@@ -60,6 +79,12 @@ pub enum Boot {
     },
     /// A disk, by UEFI; the disk stays as it is.
     Disk { firmware: PathBuf, disk: PathBuf },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CardModel {
+    Virtio,
+    Vmxnet3,
 }
 
 /// A channel between a machine and the host.
@@ -296,10 +321,16 @@ fn arguments(plan: &Plan, accelerator: Accelerator, console: &Path, monitor: &Pa
             "-netdev",
             format!("stream,id=net{number},server=off,addr.type=unix,addr.path={socket}"),
         );
-        // A card that tells its link's state is down to Linux at first, and up only a second after
-        // it was found (linkwatch); until then a bridge forwards nothing to it.
-        let device = format!("virtio-net-pci,netdev=net{number},mac={mac},status=off,romfile=");
-        add("-device", device);
+        let model = match plan.model {
+            // A card that tells its link's state is down to Linux at first, and up only a second
+            // after it was found (linkwatch); until then a bridge forwards nothing to it.
+            CardModel::Virtio => "virtio-net-pci,status=off",
+            CardModel::Vmxnet3 => "vmxnet3",
+        };
+        add("-device", format!("{model},netdev=net{number},mac={mac},romfile="));
+    }
+    for disk in &plan.disks {
+        add("-drive", format!("if=virtio,format=raw,snapshot=on,file={}", disk.display()));
     }
     for (number, port) in plan.ports.iter().enumerate() {
         let mode = match port.kind {

@@ -8,6 +8,7 @@ mod agent;
 mod assets;
 pub mod bench;
 mod cluster;
+mod config_disk;
 mod description;
 mod disk_image;
 mod faults;

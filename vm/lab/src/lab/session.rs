@@ -13,11 +13,11 @@ use super::description::{
     CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_mac, front_address,
     front_mac,
 };
-use super::disk_image;
 use super::machine::{self, Accelerator};
 use super::stop;
 use super::stories::{STORIES, Story};
 use super::visitor::{self, Registration, Visit};
+use super::{config_disk, disk_image};
 use crate::build::{Error, Result};
 
 /// Between two looks at whether something has happened.
@@ -83,39 +83,43 @@ pub fn run(options: &Options, story: &Story) -> Result<()> {
 /// Something that is told, or tested, in a test.
 enum Trial {
     Story(&'static Story),
-    DiskImage,
+    /// One that is told of no cluster: its name, its lesson, and what it is.
+    Alone(&'static str, &'static str, fn(&Options, Accelerator) -> Result<()>),
 }
+
+const ALONE: [Trial; 2] = [
+    Trial::Alone(disk_image::NAME, disk_image::LESSON, disk_image::check),
+    Trial::Alone(config_disk::NAME, config_disk::LESSON, config_disk::check),
+];
 
 impl Trial {
     fn all() -> Vec<Trial> {
-        STORIES.iter().map(Trial::Story).chain([Trial::DiskImage]).collect()
+        STORIES.iter().map(Trial::Story).chain(ALONE).collect()
     }
 
     fn find(name: &str) -> Result<Trial> {
-        if name == disk_image::NAME {
-            return Ok(Trial::DiskImage);
-        }
-        Story::find(name).map(Trial::Story)
+        let alone = ALONE.into_iter().find(|trial| trial.name() == name);
+        alone.map_or_else(|| Story::find(name).map(Trial::Story), Ok)
     }
 
     fn name(&self) -> &'static str {
         match self {
             Trial::Story(story) => story.name,
-            Trial::DiskImage => disk_image::NAME,
+            Trial::Alone(name, ..) => name,
         }
     }
 
     fn lesson(&self) -> &'static str {
         match self {
             Trial::Story(story) => story.lesson,
-            Trial::DiskImage => disk_image::LESSON,
+            Trial::Alone(_, lesson, _) => lesson,
         }
     }
 
     fn attempt(&self, options: &Options, assets: &Assets, accelerator: Accelerator) -> Result<()> {
         match self {
             Trial::Story(story) => attempt_story(options, assets, accelerator, story),
-            Trial::DiskImage => disk_image::check(options, accelerator),
+            Trial::Alone(.., check) => check(options, accelerator),
         }
     }
 }

@@ -225,7 +225,9 @@ fn real_server_dies(teller: &mut Teller<'_>) -> Result<()> {
     teller.wait_state("rs1", false)?;
     println!("    The director has noticed: {}", teller.state("rs1"));
     let answers = teller.requests(REQUESTS / 2)?;
-    teller.spread(&answers, &[(1, 0), (2, 2), (3, 1)].into());
+    let mut weights = teller.weights();
+    weights.insert(1, 0);
+    teller.spread(&answers, &weights);
     println!("    The cables are in again.");
     teller.cut(&[]);
     teller.wait_state("rs1", true)?;
