@@ -73,7 +73,8 @@ for my $number (0 .. $seconds * 500 - 1) {
 }
 PERL
 
-# What a capture says of one target: questions, answers, and percentiles of the time between.
+# What a capture says of one target: questions, answers, answers more than one to a question, and
+# percentiles of the time between.
 cat >"$LAB_DIR/times.pl" <<'PERL'
 use strict; use warnings;
 my ($path, $target) = @ARGV;
@@ -81,7 +82,7 @@ my $wanted = pack('C4', split /\./, $target);
 open(my $file, '<:raw', $path) or die "$path: $!";
 read($file, my $header, 24) == 24 or die "no capture";
 my $unit = unpack('V', $header) == 0xa1b23c4d ? 1e-3 : 1;
-my ($asked, %open, @times) = (0);
+my ($asked, $more, %open, @times) = (0, 0);
 while (read($file, my $record, 16) == 16) {
     my ($seconds, $fraction, $length) = unpack('V V V', $record);
     read($file, my $frame, $length) == $length or last;
@@ -94,11 +95,13 @@ while (read($file, my $record, 16) == 16) {
         $open{$sender} = $time;
     } elsif ($operation == 2 && $sender eq $wanted && defined $open{$receiver}) {
         push @times, $time - delete $open{$receiver};
+    } elsif ($operation == 2 && $sender eq $wanted && $receiver =~ /^\xc6\x12/) {
+        $more++;
     }
 }
 @times = sort { $a <=> $b } @times;
 my $at = sub { @times ? $times[$#times * $_[0]] : 0 };
-printf "%6d %6d %9.0f %9.0f %9.0f\n", $asked, scalar @times, $at->(0.5), $at->(0.99), $at->(0.999);
+printf "%6d %6d %5d %9.0f %9.0f %9.0f\n", $asked, scalar @times, $more, $at->(0.5), $at->(0.99), $at->(0.999);
 PERL
 
 # The index of the client's card.
@@ -131,7 +134,7 @@ measure() {
 }
 
 header() {
-    printf '%-22s %-6s %7s %6s %9s %9s %9s\n' load answers asked answ. 'p50 µs' 'p99 µs' 'p99.9 µs'
+    printf '%-22s %-6s %7s %6s %5s %9s %9s %9s\n' load answers asked answ. more 'p50 µs' 'p99 µs' 'p99.9 µs'
 }
 
 if [[ $ROWS == all ]]; then
