@@ -158,6 +158,7 @@ lab_down() {
 
 # Real server N: the address and MAC that vipr knows it by, and the MACs of its cards.
 lab_rip() { if [[ $TOPOLOGY == one-arm ]]; then echo "192.0.2.1$1"; else echo "10.0.0.1$1"; fi; }
+lab_rip6() { if [[ $TOPOLOGY == one-arm ]]; then echo "2001:db8:0:1::1$1"; else echo "2001:db8:0:2::1$1"; fi; }
 lab_mac() { if [[ $TOPOLOGY == one-arm ]]; then lab_front_mac "$1"; else lab_back_mac "$1"; fi; }
 lab_front_mac() { echo "52:54:00:00:01:1$1"; }
 lab_back_mac() { echo "52:54:00:00:00:1$1"; }

@@ -366,14 +366,16 @@ fn execute(words: &[String]) -> Result<(), String> {
 
 /// Whether a command failed because there is nothing to undo.
 fn is_absence(error: &str) -> bool {
+    // Of IPv6 the kernel says it in lower case.
     const ABSENT: [&str; 6] = [
-        "Address not found",
-        "Cannot assign requested address",
-        "No such file or directory",
+        "address not found",
+        "cannot assign requested address",
+        "no such file or directory",
         "does not exist",
-        "No chain/target/match by that name",
-        "Bad rule",
+        "no chain/target/match by that name",
+        "bad rule",
     ];
+    let error = error.to_ascii_lowercase();
     ABSENT.iter().any(|absent| error.contains(absent))
 }
 

@@ -22,6 +22,10 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 /// On the real server: requests may come by another card than answers leave by.
 const RP_FILTER_REMEDY: &str = "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 2 >$f; done";
 
+/// On the real server: silence about the VIP.
+const ARP_REMEDY: &str =
+    "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2";
+
 /// What a real server is like, as far as its packets tell.
 struct Signs<'s> {
     subject: &'s Subject,
@@ -126,10 +130,15 @@ impl Director {
                     format!("{address} is answered for by {}", several.join(" and ")),
                     [
                         format!("two machines have {address} on segment {segment}: change one"),
-                        "or it is one machine with two cards there: \
-                         sysctl -w net.ipv4.conf.all.arp_ignore=1, or name the second card in \
-                         vip_mac"
-                            .to_owned(),
+                        format!(
+                            "or it is one machine with two cards there: {}name the second card in \
+                             vip_mac",
+                            if address.is_ipv4() {
+                                "sysctl -w net.ipv4.conf.all.arp_ignore=1, or "
+                            } else {
+                                ""
+                            }
+                        ),
                     ],
                 )
             }
@@ -205,15 +214,17 @@ impl Director {
                 let segment = self.segment_label(segment);
                 let what = if vip.is_ipv4() { "ARP" } else { "neighbor solicitations" };
                 let remedy = if vip.is_ipv4() {
-                    "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
-                        .to_owned()
+                    vec![
+                        ARP_REMEDY.to_owned(),
+                        format!("and have {vip} on lo only: ip address show to {vip}"),
+                    ]
                 } else {
-                    format!("ip address add {vip}/128 dev lo nodad, and delete it elsewhere")
+                    vec![lo_only(vip)]
                 };
                 fault(
                     Item::Hidden,
                     format!("answers {what} for {vip} on segment {segment}, from {mac}"),
-                    [remedy],
+                    remedy,
                 )
             }
             None => fine(Item::Hidden, format!("does not claim {vip}")),
@@ -273,10 +284,10 @@ impl Director {
                                  card of a real server that is known"
                         ),
                         [
-                            "if it is a real server's: sysctl -w \
-                             net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 on \
-                             it, and its card in vip_mac"
-                                .to_owned(),
+                            format!(
+                                "if it is a real server's: its card in vip_mac, and on it {}",
+                                if vip.is_ipv4() { ARP_REMEDY.to_owned() } else { lo_only(vip) }
+                            ),
                             "else another machine has the address: another router?".to_owned(),
                         ],
                     ));
@@ -487,6 +498,11 @@ fn vip_finding(signs: &Signs<'_>) -> Finding {
         ),
         remedy,
     )
+}
+
+/// On the real server: a VIP of IPv6 on no card, for Linux not to answer for it.
+fn lo_only(vip: IpAddr) -> String {
+    format!("ip address flush to {vip} && ip address add {vip}/128 dev lo nodad")
 }
 
 /// The program for the firewall of a family.
