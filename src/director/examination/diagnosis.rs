@@ -308,21 +308,21 @@ impl Director {
             (Some(Err(Fault::NoAnswer(_))), Some(from)) => {
                 let route =
                     format!("ip route get {from} from {vip}, and if that fails: a default route");
-                let filter = match vip {
-                    IpAddr::V4(_) => RP_FILTER_REMEDY.to_owned(),
+                let (what, filter) = match vip {
+                    IpAddr::V4(_) => ("reverse path filter", RP_FILTER_REMEDY),
                     // It has no such setting in IPv6; a rule of a firewall does the same.
                     IpAddr::V6(_) => {
-                        "nft list ruleset: does a rule ask `fib saddr . iif`?".to_owned()
+                        ("firewall", "nft list ruleset: does a rule ask `fib saddr . iif`?")
                     }
                 };
                 fault(
                     Item::Clients,
                     format!(
                         "does not answer {from}, though it does answer on its own segment: its \
-                         reverse path filter drops requests that do not come the way answers go, or \
-                         it has no route to the clients"
+                         {what} drops requests that do not come the way answers go, or it has no \
+                         route to the clients"
                     ),
-                    [filter, route],
+                    [filter.to_owned(), route],
                 )
             }
             (Some(Err(Fault::NoSource)) | None, _) | (_, None) => untested(
