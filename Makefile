@@ -128,11 +128,12 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 	fi
 
 .PHONY: bench
-bench: ## The benchmarks: TAP to TAP beside a bare copy loop, and a frame's cost in the core
+bench: ## The benchmarks: TAP to TAP beside a bare copy loop, a frame's cost in the core, and checks'
 	@vm/install-deps.sh build demo
-	$(CARGO) bench --locked --bench forwarding --bench core --no-run
+	$(CARGO) bench --locked --bench forwarding --bench core --bench checks --no-run
 	@$(CARGO) bench --locked --quiet --bench forwarding
 	@$(CARGO) bench --locked --quiet --bench core
+	@$(CARGO) bench --locked --quiet --bench checks
 
 .PHONY: bench-ipvs
 bench-ipvs: ## A packet with vipr and with the kernel's IPVS, in instructions (boots a machine)

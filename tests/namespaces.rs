@@ -125,6 +125,7 @@ fn every_script_is_a_test() {
     let mut found: Vec<String> = fs::read_dir(root().join("tests/namespaces"))
         .expect("the directory of the scripts")
         .map(|entry| entry.expect("an entry of it").path())
+        .filter(|path| path.is_file())
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
         .collect();
     found.sort();
