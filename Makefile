@@ -128,7 +128,7 @@ msrv: ## Compiles with the oldest supported Rust, where that is installed
 	fi
 
 .PHONY: bench
-bench: ## The benchmarks: TAP to TAP beside a bare copy loop, a frame's cost in the core, and checks'
+bench: ## The benchmarks: TAP to TAP beside a bare copy loop, a frame's cost in the core, and checks
 	@vm/install-deps.sh build demo
 	$(CARGO) bench --locked --bench forwarding --bench core --bench checks --no-run
 	@$(CARGO) bench --locked --quiet --bench forwarding
