@@ -98,7 +98,6 @@ impl Cluster {
         kind: DirectorKind,
         accelerator: Accelerator,
     ) -> Result<Cluster> {
-        check_memory(&description)?;
         let folder = run_folder()?;
         let planner = Planner { assets, description: &description, folder: folder.path() };
         let cables = planner.cables(kind);
@@ -400,7 +399,8 @@ pub fn run_folder() -> Result<tempfile::TempDir> {
         .map_err(|error| Error(format!("{}: {error}", base.display())))
 }
 
-fn check_memory(description: &Description) -> Result<()> {
+/// Whether the machines of a lab have room on this host.
+pub fn check_memory(description: &Description) -> Result<()> {
     let machines = description.real_server.len() as u64 + 2;
     let needed = machines * (u64::from(description.memory_mib) + QEMU_MIB);
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use notify::{RecursiveMode, Watcher};
 
 use super::assets::Assets;
-use super::cluster::{Cluster, DirectorKind, choose_accelerator};
+use super::cluster::{Cluster, DirectorKind, check_memory, choose_accelerator};
 use super::description::{
     CLIENT_ADDRESS, CLIENT_MAC, Description, Topology, back_mac, director_mac, front_address,
     front_mac,
@@ -54,8 +54,9 @@ pub fn run(options: &Options, story: &Story) -> Result<()> {
         ));
     }
     let kind = options.kind(story)?;
-    let (assets, accelerator) = prepare(options)?;
     let description = describe(options, story)?;
+    check_memory(&description)?;
+    let (assets, accelerator) = prepare(options)?;
     title(&format!("The lab: {}", story.name));
     println!("    {}", story.lesson);
     picture(&description, kind);
@@ -178,6 +179,7 @@ fn attempt_story(
     story: &Story,
 ) -> Result<()> {
     let description = describe(options, story)?;
+    check_memory(&description)?;
     let mut cluster = Cluster::boot(assets, description, options.kind(story)?, accelerator)?;
     let result = story.tell(&mut cluster).map_err(|error| cluster.explain(error));
     if result.is_err() {
