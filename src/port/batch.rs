@@ -4,7 +4,7 @@ use crate::wire::vlan::{self, TAG_LEN, Tag};
 use crate::wire::{Burst, Frame, Offload};
 
 /// Bytes that a frame may have: the largest super-frame with its header, and then some.
-pub const BUFFER_LEN: usize = 65_536 + 14 + 4 + 256 + 64;
+pub const FRAME_LEN_MAX: usize = 65_536 + 14 + 4 + 256 + 64;
 
 /// Bytes before each frame for a header of the port's, and for a tag.
 const HEADROOM: usize = 16;
@@ -12,7 +12,7 @@ const HEADROOM: usize = 16;
 /// header over IPv4 is in one line then.
 const ALIGNMENT: usize = 64;
 /// What a frame takes of the memory, at most.
-const LARGEST: usize = (HEADROOM + BUFFER_LEN).next_multiple_of(ALIGNMENT);
+const LARGEST: usize = (HEADROOM + FRAME_LEN_MAX).next_multiple_of(ALIGNMENT);
 
 /// Up to a fixed number of frames, one close behind the other: a burst of short ones is on two or
 /// three pages, which the processor has at hand, and not on as many as there are frames.
@@ -97,8 +97,8 @@ impl Batch {
         assert!(header_len <= HEADROOM, "a header of that length has no room");
         let used = self.frames.last().map_or(0, |last| last.start + last.len - self.start);
         let start = self.start + used.next_multiple_of(ALIGNMENT) + HEADROOM;
-        let (len, offload) = read(&mut self.memory[start - header_len..start + BUFFER_LEN])?;
-        let len = len.min(BUFFER_LEN);
+        let (len, offload) = read(&mut self.memory[start - header_len..start + FRAME_LEN_MAX])?;
+        let len = len.min(FRAME_LEN_MAX);
         let mut slot = Slot { start, len, offload };
         if let Some(tag) = vlan::pop(&mut self.memory[start..start + len]) {
             slot.start += TAG_LEN;
@@ -181,20 +181,30 @@ mod tests {
                     buffer[..len].fill(mark);
                     Ok::<_, ()>((len, Offload::default()))
                 };
-                batch.push_with_header(HEADROOM, |room| put(&mut room[HEADROOM..])).unwrap();
+                batch.push_with(put).unwrap();
             }
             for (mark, (frame, &len)) in (1..).zip(batch.iter().zip(lens)) {
                 assert!(frame.len() == len && frame.iter().all(|&byte| byte == mark));
             }
-            let at = |slot: &Slot| batch.memory[slot.start..].as_ptr().addr() - HEADROOM;
-            assert!(batch.frames.iter().all(|slot| at(slot).is_multiple_of(ALIGNMENT)));
             batch.frames.iter().map(|slot| slot.start - batch.start).collect::<Vec<_>>()
         };
         let mut batch = Batch::new(4);
         assert_eq!(fill(&mut batch, &[60, 48, 49, 1514]), [16, 144, 208, 336]);
-        fill(&mut batch, &[BUFFER_LEN; 4]);
+        fill(&mut batch, &[FRAME_LEN_MAX; 4]);
         assert!(batch.is_full());
-        fill(&mut batch, &[1, BUFFER_LEN, 0, BUFFER_LEN]);
+        fill(&mut batch, &[1, FRAME_LEN_MAX, 0, FRAME_LEN_MAX]);
+    }
+
+    #[test]
+    fn frames_begin_on_cache_lines_wherever_the_memory_is() {
+        // Memory of its own begins off a cache line, and of these some have that.
+        let mut batches: Vec<Batch> = (1..=16).map(|capacity| Batch::new(8 * capacity)).collect();
+        for batch in &mut batches {
+            read(batch, &[0; 60]);
+            read(batch, &[0; 60]);
+            let mut places = batch.iter().map(|frame| frame.as_ptr().addr() - HEADROOM);
+            assert!(places.all(|place| place.is_multiple_of(ALIGNMENT)));
+        }
     }
 
     #[test]

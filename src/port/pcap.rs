@@ -1,6 +1,6 @@
 //! Capture files in the classic pcap format: microseconds or nanoseconds, either byte order.
 //!
-//! Streams: a reader holds one record at a time, of at most [`BUFFER_LEN`] bytes, whatever the
+//! Streams: a reader holds one record at a time, of at most [`FRAME_LEN_MAX`] bytes, whatever the
 //! file says about itself. pcapng is refused by name. The format: the IETF draft
 //! draft-ietf-opsawg-pcap.
 
@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 
-use super::batch::BUFFER_LEN;
+use super::batch::FRAME_LEN_MAX;
 
 /// What is wrong with a capture. Records are counted from 1.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum CaptureError {
     LinkType(u32),
     #[error("record {0} is cut short")]
     CutShort(u64),
-    #[error("record {0} has {1} bytes; the most is {BUFFER_LEN}")]
+    #[error("record {0} has {1} bytes; the most is {FRAME_LEN_MAX}")]
     TooLong(u64, u32),
     #[error("record {0} has a time stamp whose fraction is a second or more")]
     TimeStamp(u64),
@@ -86,7 +86,7 @@ impl<R: Read> Capture<R> {
                 u32::from_le_bytes(field)
             }
         });
-        if len as usize > BUFFER_LEN {
+        if len as usize > FRAME_LEN_MAX {
             return Err(CaptureError::TooLong(self.records, len));
         }
         frame.clear();
@@ -126,7 +126,7 @@ impl<W: Write> CaptureWriter<W> {
         Ok(CaptureWriter { writer })
     }
 
-    /// Writes a frame of at most [`BUFFER_LEN`] bytes with its time since the Unix epoch.
+    /// Writes a frame of at most [`FRAME_LEN_MAX`] bytes with its time since the Unix epoch.
     ///
     /// # Errors
     /// When it cannot be written, or its time lies beyond the year 2106.
@@ -149,7 +149,7 @@ const FILE_HEADER_LEN: usize = 24;
 const RECORD_HEADER_LEN: usize = 16;
 /// Type of a pcapng section header block, the same in either byte order.
 const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-/// What tcpdump writes; more than [`BUFFER_LEN`].
+/// What tcpdump writes; more than [`FRAME_LEN_MAX`].
 const SNAPLEN: u32 = 262_144;
 
 /// Reads until `bytes` are full or the source ends; gives how many there are.
@@ -245,12 +245,12 @@ mod tests {
 
     #[test]
     fn the_largest_frame_is_written_and_read_and_a_larger_one_is_not() {
-        let largest = vec![0xaa; BUFFER_LEN];
+        let largest = vec![0xaa; FRAME_LEN_MAX];
         let mut written = Vec::new();
         CaptureWriter::new(&mut written).unwrap().write(Duration::ZERO, &largest).unwrap();
         assert_eq!(read(&written).unwrap(), [(Duration::ZERO, largest.clone())]);
         let mut longer = written.clone();
-        longer[32..36].copy_from_slice(&(BUFFER_LEN as u32 + 1).to_le_bytes());
+        longer[32..36].copy_from_slice(&(FRAME_LEN_MAX as u32 + 1).to_le_bytes());
         longer.push(0xaa);
         assert!(matches!(read(&longer), Err(CaptureError::TooLong(1, _))));
     }
