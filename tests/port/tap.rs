@@ -316,7 +316,13 @@ namespaced! {
         run("ip link set t0 down");
         let error = port.send(&frame(1, 60), Offload::default()).unwrap_err();
         assert_eq!(Fault::of(&error), Fault::Drop, "{error}");
-        assert_eq!(port.receive(&mut Batch::new(4)).unwrap(), Readiness::Drained);
+        // A bridge has a word of its own to say when a port joins: that may still be there.
+        let mut batch = Batch::new(64);
+        let drained = (0..64).any(|_| {
+            batch.clear();
+            port.receive(&mut batch).unwrap() == Readiness::Drained
+        });
+        assert!(drained);
         run("ip link set t0 up");
         port.send(&frame(2, 60), Offload::default()).unwrap();
     }
