@@ -83,6 +83,13 @@ pub(super) fn emit(offload: &Offload) -> [u8; LEN] {
     header
 }
 
+/// Has the kernel take all of a frame of this length into a buffer's first piece. Frames no longer
+/// than a page only.
+#[inline]
+pub(super) fn take_whole(header: &mut [u8; LEN], frame_len: u16) {
+    header[2..4].copy_from_slice(&frame_len.to_ne_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

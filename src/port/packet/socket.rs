@@ -12,6 +12,7 @@ const RX_RING: c_int = 5;
 const STATISTICS: c_int = 6;
 const COPY_THRESHOLD: c_int = 7;
 const VERSION: c_int = 10;
+const TX_RING: c_int = 13;
 const VNET_HEADER: c_int = 15;
 const IGNORE_OUTGOING: c_int = 23;
 /// `TPACKET_V2`: unlike V3 it hands up a lone frame at once.
@@ -97,16 +98,41 @@ impl Socket {
         self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
     }
 
+    /// Has frames come by slots.
     pub fn set_ring(&self, request: RingRequest) -> io::Result<()> {
         self.set(libc::SOL_PACKET, RX_RING, &request)
     }
 
+    /// Has frames go by slots, and no other way.
+    pub fn set_ring_out(&self, request: RingRequest) -> io::Result<()> {
+        self.set(libc::SOL_PACKET, TX_RING, &request)
+    }
+
+    /// Sends what is in slots, in turn, until one has nothing to be sent; how many bytes that was,
+    /// without virtio headers.
+    pub fn send_slots(&self) -> io::Result<usize> {
+        // SAFETY: there is no buffer.
+        let sent = unsafe {
+            libc::send(self.descriptor.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT)
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
     /// Hears all that arrives on the interface with this index.
     pub fn bind(&self, index: u32) -> io::Result<()> {
+        self.bind_to(index, libc::ETH_P_ALL as u16)
+    }
+
+    /// Only sends, on the interface with this index.
+    pub fn bind_deaf(&self, index: u32) -> io::Result<()> {
+        self.bind_to(index, 0)
+    }
+
+    fn bind_to(&self, index: u32, protocol: u16) -> io::Result<()> {
         // SAFETY: all zeroes are a valid `sockaddr_ll`.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_protocol = protocol.to_be();
         address.sll_ifindex = index.cast_signed();
         // SAFETY: the address and its length are those of a `sockaddr_ll` that lives through the call.
         let result = unsafe {
@@ -132,6 +158,25 @@ impl Socket {
 
     fn join(&self, membership: Membership) -> io::Result<()> {
         self.set(libc::SOL_PACKET, ADD_MEMBERSHIP, &membership)
+    }
+
+    /// Sends a frame, its virtio header apart, without blocking.
+    pub fn send(&self, header: &[u8], bytes: &[u8]) -> io::Result<()> {
+        let vectors = [header, bytes].map(|part| libc::iovec {
+            // The kernel only reads.
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        });
+        // SAFETY: all zeroes are a valid `msghdr`.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = vectors.as_ptr().cast_mut();
+        message.msg_iovlen = vectors.len() as _;
+        // SAFETY: the message points to vectors, and they to bytes, that live through the call.
+        let sent = unsafe {
+            let descriptor = self.descriptor.as_raw_fd();
+            libc::sendmsg(descriptor, &raw const message, libc::MSG_DONTWAIT)
+        };
+        if sent == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Reads the first frame that waits in the queue, its virtio header apart; its length, and
