@@ -37,8 +37,11 @@ impl Pace {
         self.largest = self.largest.max(frames);
     }
 
-    /// Takes in that so many frames were read and there are no more.
+    /// Takes in that so many frames were read and there are no more. A look in vain says nothing.
     pub fn note_drained(&mut self, frames: usize) {
+        if frames == 0 && self.turns == 0 {
+            return;
+        }
         *self = Pace { expected: self.largest.max(frames).max(1), largest: 0, turns: 0 };
     }
 }
@@ -87,5 +90,6 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(bursts(&mut pace, &[200]).0, [1, 1, 1, 1, 64, 64, 64, 4]);
         assert_eq!(bursts(&mut pace, &[1000]).0[..15], [64; 15]);
+        assert_eq!(bursts(&mut pace, &[0, 0, 1000]).0[..15], [64; 15], "after looks in vain");
     }
 }

@@ -69,7 +69,8 @@ fn turn<O: Opener>(poll: &mut Poll, router: &mut Router<O>) -> io::Result<()> {
     router.handle_timeout(poll.registry(), now);
     let due = router.poll_timeout().map_or(PAUSE, |at| at.since(clock::now()).min(PAUSE));
     let timeout = if router.has_work() { Duration::ZERO } else { due };
-    match poll.poll(&mut events, Some(timeout)) {
+    let timeout = router.before_wait(poll.registry(), Some(timeout));
+    match poll.poll(&mut events, timeout) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
         _ => {}
     }

@@ -24,6 +24,8 @@ pub(super) struct Device {
     /// This frame arrives again and again, whenever someone reads.
     pub flood: Option<Vec<u8>>,
     pub sent: Vec<Vec<u8>>,
+    /// How often a port here was read.
+    pub looks: u32,
     /// How often a port was opened here, and how many are open now.
     pub opened: u32,
     pub open_now: u32,
@@ -95,6 +97,7 @@ impl Port for FakePort {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<Readiness> {
         while self.woken.read(&mut [0; 64]).is_ok_and(|len| len > 0) {}
         self.lan.device(&self.tap, |device| {
+            device.looks += 1;
             while !batch.is_full() {
                 let Some(frame) = device.arriving.pop_front().or_else(|| device.flood.clone())
                 else {

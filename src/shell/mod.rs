@@ -4,6 +4,7 @@
 //! One thread moves frames ([`event_loop`]); one reads the configuration when it changes
 //! ([`watch`]). Between them there is one atomically swapped value and a waker, no lock.
 
+mod bell;
 pub mod clock;
 mod commands;
 pub mod control;

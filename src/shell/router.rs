@@ -26,6 +26,9 @@ use crate::wire::vlan::{self, TAG_LEN, Tag};
 /// Frames that are sent between two looks at what is urgent.
 const URGENT_EVERY: usize = 8;
 
+/// How long a port waits that cannot tell of its frames.
+const NAP: Duration = Duration::from_millis(1);
+
 pub(super) struct Router<O: Opener> {
     director: Director,
     ports: Ports<O>,
@@ -37,6 +40,8 @@ pub(super) struct Router<O: Opener> {
     event_log: EventLog,
     commands: Commands,
     guards: Guards,
+    /// Whether the last wait was a short one for the sake of a port that does not tell.
+    has_napped: bool,
 }
 
 impl<O: Opener> Router<O> {
@@ -57,6 +62,7 @@ impl<O: Opener> Router<O> {
             event_log: EventLog::default(),
             commands: Commands::new(),
             guards: Guards::default(),
+            has_napped: false,
         }
     }
 
@@ -134,6 +140,28 @@ impl<O: Opener> Router<O> {
     /// Notes that a port may have frames. The index is that of its segment.
     pub fn wake_port(&mut self, index: usize) {
         self.ports.wake(index);
+    }
+
+    /// To be called before events are waited for, `timeout` at most: how long to wait, so that no
+    /// frame waits meanwhile. `None` is for ever.
+    pub fn before_wait(
+        &mut self,
+        registry: &Registry,
+        timeout: Option<Duration>,
+    ) -> Option<Duration> {
+        if timeout == Some(Duration::ZERO) {
+            self.ports.look(registry);
+            return timeout;
+        }
+        let all_tell = self.ports.listen(registry);
+        if !all_tell {
+            self.has_napped = !self.has_napped;
+            if self.has_napped {
+                return Some(timeout.map_or(NAP, |timeout| timeout.min(NAP)));
+            }
+            self.ports.look(registry);
+        }
+        if self.has_work() { Some(Duration::ZERO) } else { timeout }
     }
 
     /// Whether a port may have frames.

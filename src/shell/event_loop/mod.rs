@@ -11,7 +11,8 @@
 //! kernel is asked for events only every [`TURNS_PER_POLL`] turns: often enough that no other
 //! port, client or signal waits for longer than a few hundred microseconds. What the ports have
 //! goes before what is due by the clock, which is looked at once a turn.
-//! `tests/namespaces/waking.sh` counts the calls.
+//! `tests/namespaces/waking.sh` counts the calls. A port whose frames keep coming is not waited for
+//! until the loop is about to sleep ([`bell`](super::bell)).
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -211,6 +212,7 @@ impl<O: Opener> EventLoop<O> {
             (Some(timeout), Some(patience)) => Some(timeout.min(patience)),
             (timeout, patience) => timeout.or(patience),
         };
+        let timeout = self.router.before_wait(self.poll.registry(), timeout);
         let mut woken = Woken::default();
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}

@@ -143,6 +143,87 @@ fn a_frame_comes_out_of_the_other_port_with_only_its_addresses_changed() {
     fixture.lan.device("tap-back", |device| assert!(device.sent.contains(&expected)));
 }
 
+impl Fixture {
+    /// More frames than a burst arrive on the front, and are dealt with: all, and none is left.
+    fn rush(&mut self) {
+        const FRAMES: usize = 5 * BURST_MAX + 1;
+        let before = self.received()[0];
+        self.lan.arrive("tap-front", vec![junk(); FRAMES]);
+        let all = before + FRAMES as u64;
+        self.until("the rush is over", |fixture| fixture.received()[0] == all);
+    }
+
+    /// Whether nobody has to be looked at before a sleep.
+    fn may_sleep(&mut self) -> bool {
+        let EventLoop { poll, router, .. } = &mut self.event_loop;
+        router.before_wait(poll.registry(), None).is_none()
+    }
+
+    /// How often a port was read.
+    fn looks(&self, tap: &str) -> u32 {
+        self.lan.device(tap, |device| device.looks)
+    }
+
+    /// One turn in which nothing is due.
+    fn turn(&mut self) {
+        self.event_loop.step(Some(Duration::from_secs(1))).unwrap();
+    }
+}
+
+#[test]
+fn after_a_rush_ports_tell_of_frames_again_before_the_router_sleeps() {
+    let mut fixture = Fixture::new();
+    fixture.rush();
+    // What came while nobody was told is found by the turn that would sleep.
+    let before = fixture.received()[0];
+    fixture.lan.device("tap-front", |device| device.arriving.push_back(junk()));
+    fixture.turn();
+    assert_eq!(fixture.received()[0], before + 1);
+    // From now on it sleeps, and is woken.
+    fixture.until("it may sleep", Fixture::may_sleep);
+    assert!(fixture.may_sleep(), "no port is looked at again and again");
+    fixture.lan.arrive("tap-front", [junk()]);
+    fixture.turn();
+    assert_eq!(fixture.received()[0], before + 2);
+}
+
+#[test]
+fn a_port_that_does_not_tell_is_looked_at_while_another_is_busy() {
+    let mut fixture = Fixture::new();
+    fixture.lan.device("tap-back", |device| device.flood = Some(junk()));
+    fixture.lan.wake("tap-back");
+    fixture.rush();
+    let before = fixture.received()[0];
+    fixture.lan.device("tap-front", |device| device.arriving.push_back(junk()));
+    for _ in 0..2 * (TURNS_PER_POLL + 1) {
+        fixture.turn();
+    }
+    assert_eq!(fixture.received()[0], before + 1);
+    // Not for ever: one that has nothing tells again, and costs no look.
+    for _ in 0..30 * (TURNS_PER_POLL + 1) {
+        fixture.turn();
+    }
+    let looked = fixture.looks("tap-front");
+    for _ in 0..10 * (TURNS_PER_POLL + 1) {
+        fixture.turn();
+    }
+    assert_eq!(fixture.looks("tap-front"), looked);
+    fixture.lan.arrive("tap-front", [junk()]);
+    for _ in 0..2 * (TURNS_PER_POLL + 1) {
+        fixture.turn();
+    }
+    assert_eq!(fixture.received()[0], before + 2);
+}
+
+#[test]
+fn a_device_that_goes_while_nobody_is_told_is_noticed_before_the_router_sleeps() {
+    let mut fixture = Fixture::new();
+    fixture.rush();
+    fixture.lan.device("tap-front", |device| device.is_gone = true);
+    fixture.turn();
+    assert_eq!(fixture.lan.device("tap-front", |device| device.open_now), 0);
+}
+
 #[test]
 fn an_answer_goes_out_in_the_turn_in_which_the_question_came() {
     let mut fixture = Fixture::new();

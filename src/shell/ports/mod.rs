@@ -3,15 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry};
+use mio::Registry;
 
+use super::bell::Bell;
 use super::link_watch::{LinkWatch, Turn};
-use super::tokens;
 use super::urgent::Urgent;
 use crate::config::snapshot::{Attach, AttachKind, OffloadMode, Segment};
 use crate::director::{Instant, SegmentId};
@@ -103,7 +101,7 @@ struct Slot<P> {
 }
 
 enum Link<P> {
-    Open { port: P, descriptors: Vec<RawFd> },
+    Open { port: P, bell: Bell },
     Closed { retry_at: Instant, pause: Duration },
 }
 
@@ -201,14 +199,11 @@ impl<O: Opener> Ports<O> {
 
     /// Gives a port to another segment of its device.
     fn hand_on(&mut self, registry: &Registry, heir: SegmentId, mut slot: Slot<O::Port>) {
-        if let Link::Open { descriptors, .. } = &slot.link {
-            for descriptor in descriptors {
-                let (token, interest) = (tokens::port(heir), Interest::READABLE);
-                if registry.reregister(&mut SourceFd(descriptor), token, interest).is_err() {
-                    slot.close(registry);
-                    return;
-                }
-            }
+        if let Link::Open { bell, .. } = &mut slot.link
+            && bell.hand_on(registry, heir).is_err()
+        {
+            slot.close(registry);
+            return;
         }
         self.links.forget(slot.id);
         (slot.id, slot.is_ready) = (heir, false);
@@ -332,6 +327,41 @@ impl<O: Opener> Ports<O> {
         retries.chain([self.links.poll_timeout()]).min()
     }
 
+    /// Has every port tell of frames that arrive from now on. Those that did not before may have
+    /// some already.
+    ///
+    /// Whether all tell: the kernel may have no memory for it.
+    pub fn listen(&mut self, registry: &Registry) -> bool {
+        let mut all = true;
+        self.each_silent(|bell, id, name| {
+            bell.reconnect(registry, id, name);
+            all &= bell.is_connected();
+            bell.is_connected()
+        });
+        all
+    }
+
+    /// Notes that those ports may have frames that do not tell of it.
+    pub fn look(&mut self, registry: &Registry) {
+        self.each_silent(|bell, id, name| {
+            if bell.note_look() {
+                bell.reconnect(registry, id, name);
+            }
+            true
+        });
+    }
+
+    /// Calls `visit` for every port that does not tell; where it says so, the port may have frames.
+    fn each_silent(&mut self, mut visit: impl FnMut(&mut Bell, SegmentId, &str) -> bool) {
+        for slot in self.slots.iter_mut().flatten() {
+            let Link::Open { bell, .. } = &mut slot.link else { continue };
+            if !bell.is_connected() && visit(bell, slot.id, &slot.segment.name) && !slot.is_ready {
+                slot.is_ready = true;
+                self.ready.push_back(slot.id);
+            }
+        }
+    }
+
     /// Notes that a port may have frames. The index is that of its segment.
     pub fn wake(&mut self, index: usize) {
         if let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut)
@@ -369,11 +399,17 @@ impl<O: Opener> Ports<O> {
         if is_trunk && slot.urgent.is_active() {
             slot.urgent = Urgent::default();
         }
-        let Link::Open { port, .. } = &mut slot.link else { return };
+        let Link::Open { port, bell } = &mut slot.link else { return };
         let result = port.receive(batch);
         // A device that gives frames is up, whatever became of the last one sent.
         slot.last_send_failed &= batch.is_empty();
         let left_some = batch.is_full() && matches!(result, Ok(Readiness::More));
+        if left_some {
+            bell.disconnect(registry);
+        }
+        if !batch.is_empty() {
+            bell.note_frames();
+        }
         // Only a TAP has a queue of its own that drops its tail.
         if let Attach::Tap { tap, .. } = &slot.segment.attach
             && !is_trunk
@@ -473,17 +509,13 @@ impl<O: Opener> Ports<O> {
         };
         let result = self.opener.open(&slot.segment).and_then(|port| {
             let mtu = port.mtu()?;
-            let mut descriptors = port.further_descriptors();
-            descriptors.push(port.descriptor());
-            for descriptor in &descriptors {
-                let interest = Interest::READABLE;
-                registry.register(&mut SourceFd(descriptor), tokens::port(id), interest)?;
-            }
-            Ok((port, descriptors, mtu))
+            let mut bell = Bell::of(&port);
+            bell.connect(registry, id)?;
+            Ok((port, bell, mtu))
         });
         match result {
-            Ok((port, descriptors, mtu)) => {
-                slot.link = Link::Open { port, descriptors };
+            Ok((port, bell, mtu)) => {
+                slot.link = Link::Open { port, bell };
                 slot.last_send_failed = false;
                 // What arrived before the registration makes no event on every kind of device.
                 self.wake(id.index());
@@ -557,11 +589,8 @@ impl<P: Port> Slot<P> {
 
 impl<P: Port> Link<P> {
     fn close(self, registry: &Registry) {
-        if let Link::Open { port, descriptors } = self {
-            // Closing would do, were the descriptor not shared by whoever made the device.
-            for descriptor in &descriptors {
-                let _ = registry.deregister(&mut SourceFd(descriptor));
-            }
+        if let Link::Open { port, mut bell } = self {
+            bell.disconnect(registry);
             drop(port);
         }
     }
