@@ -86,7 +86,7 @@ impl Stations {
 /// Multiplicative hashing; the filter only saves look-ups, so it needs no secret.
 #[inline(always)]
 fn filter_position(mac: MacAddr) -> (usize, u64) {
-    let hash = mac.to_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51;
+    let hash = mac.to_word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51;
     ((hash >> 6) as usize % FILTER_WORDS, 1 << (hash & 63))
 }
 

@@ -161,10 +161,9 @@ impl Director {
                 &made
             }
         };
-        if let Some(id) = self.connections.find_hinted(*hint, *hash, key)
-            && let Some(connection) = self.connections.get(id)
-        {
+        if let Some((id, connection)) = self.connections.find_hinted(*hint, *hash, key) {
             let (destination, state) = (connection.destination, connection.state);
+            let deadline = connection.deadline();
             // A frame that a real server sent back neither goes on with anything nor ends it.
             if let Some(verdict) =
                 self.judge_loop(now, arrival.ingress, arrival.source_mac, arrival.ip)
@@ -178,7 +177,7 @@ impl Director {
             {
                 return verdict;
             }
-            if !self.goes_on(now, id, arrival) {
+            if deadline <= now || self.is_over(id, destination, state, arrival) {
                 self.end_connection(now, id);
                 return self.judge_new_flow(now, frame, arrival, *key);
             }
@@ -193,18 +192,20 @@ impl Director {
         self.judge_new_flow(now, frame, arrival, *key)
     }
 
-    /// Whether a connection goes on with this packet of it: its time is not up, its real server is
-    /// there, and the packet does not start over in its place.
+    /// Whether a connection ends with this packet of it although its time is not up: its real
+    /// server is not there, or the packet starts over in its place.
     #[inline]
-    fn goes_on(&self, now: Instant, id: ConnectionId, arrival: &Arrival<'_>) -> bool {
-        let Some(connection) = self.connections.get(id) else { return false };
-        let Some(destination) = self.services.destinations.get(connection.destination) else {
-            return false;
-        };
-        connection.deadline() > now
-            && !destination.cut
-            && (destination.is_available() || !self.expires_nodest(destination))
-            && !(arrival.opens_anew() && self.starts_over(id, connection.state, destination))
+    fn is_over(
+        &self,
+        id: ConnectionId,
+        destination: DestinationId,
+        state: ConnectionState,
+        arrival: &Arrival<'_>,
+    ) -> bool {
+        let Some(destination) = self.services.destinations.get(destination) else { return true };
+        destination.cut
+            || !destination.is_available() && self.expires_nodest(destination)
+            || arrival.opens_anew() && self.starts_over(id, state, destination)
     }
 
     /// Whether a packet that opens a connection is to be placed afresh although there is one.

@@ -20,6 +20,8 @@ pub struct Batch {
     memory: Vec<u8>,
     /// Where in it the first cache line begins.
     start: usize,
+    /// Where in it the next frame's line begins.
+    next: usize,
     /// Of the frames present.
     frames: Vec<Slot>,
     capacity: usize,
@@ -40,11 +42,12 @@ impl Batch {
         // Memory that is asked for at that alignment is all written to make it zero.
         let memory = vec![0; capacity * LARGEST + ALIGNMENT];
         let start = memory.as_ptr().align_offset(ALIGNMENT);
-        Batch { memory, start, frames: Vec::with_capacity(capacity), capacity }
+        Batch { memory, start, next: start, frames: Vec::with_capacity(capacity), capacity }
     }
 
     pub fn clear(&mut self) {
         self.frames.clear();
+        self.next = self.start;
     }
 
     pub fn len(&self) -> usize {
@@ -95,10 +98,10 @@ impl Batch {
     ) -> Result<(), E> {
         assert!(!self.is_full(), "a full batch takes no frame");
         assert!(header_len <= HEADROOM, "a header of that length has no room");
-        let used = self.frames.last().map_or(0, |last| last.start + last.len - self.start);
-        let start = self.start + used.next_multiple_of(ALIGNMENT) + HEADROOM;
+        let start = self.next + HEADROOM;
         let (len, offload) = read(&mut self.memory[start - header_len..start + FRAME_LEN_MAX])?;
         let len = len.min(FRAME_LEN_MAX);
+        self.next += (HEADROOM + len).next_multiple_of(ALIGNMENT);
         let mut slot = Slot { start, len, offload };
         if let Some(tag) = vlan::pop(&mut self.memory[start..start + len]) {
             slot.start += TAG_LEN;

@@ -171,7 +171,7 @@ impl ConnectionTable {
     /// The connection with this key, expired or not: the deadline is the caller's to check.
     #[inline]
     pub fn find(&self, key: &FlowKey) -> Option<ConnectionId> {
-        self.find_hashed(self.hash(key), key)
+        self.find_hashed(self.hash(key), key).map(|(id, _)| id)
     }
 
     /// The first half of [`Self::find`]: touches no table.
@@ -182,11 +182,15 @@ impl ConnectionTable {
 
     /// The second half of [`Self::find`].
     #[inline]
-    pub fn find_hashed(&self, hash: FlowHash, key: &FlowKey) -> Option<ConnectionId> {
+    pub fn find_hashed(
+        &self,
+        hash: FlowHash,
+        key: &FlowKey,
+    ) -> Option<(ConnectionId, &Connection)> {
         self.index.candidates(hash).find_map(|slot| {
-            let connection = self.entries.get(slot as usize)?;
-            (connection.key == *key)
-                .then_some(ConnectionId { slot, generation: connection.generation })
+            let found = self.entries.get(slot as usize)?;
+            let id = ConnectionId { slot, generation: found.generation };
+            (found.key == *key).then_some((id, found))
         })
     }
 
@@ -209,10 +213,15 @@ impl ConnectionTable {
 
     /// [`Self::find_hashed`] that first looks where the connection was a moment ago.
     #[inline]
-    pub fn find_hinted(&self, hint: Hint, hash: FlowHash, key: &FlowKey) -> Option<ConnectionId> {
+    pub fn find_hinted(
+        &self,
+        hint: Hint,
+        hash: FlowHash,
+        key: &FlowKey,
+    ) -> Option<(ConnectionId, &Connection)> {
         match self.entries.get(hint.0 as usize) {
             Some(found) if found.key == *key && found.is_live() => {
-                Some(ConnectionId { slot: hint.0, generation: found.generation })
+                Some((ConnectionId { slot: hint.0, generation: found.generation }, found))
             }
             _ => self.find_hashed(hash, key),
         }
