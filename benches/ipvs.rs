@@ -121,7 +121,7 @@ fn print(what: &str, kind: Kind, mut lanes: [Lane; 7]) {
     table::print(&[
         row("plain TAPs on bridges", tap, Bound::AtMost(3.0), Bound::AtMost(3.0)),
         row("attach = \"packet\"", packet, Bound::AtMost(1.5), Bound::AtMost(1.1)),
-        row("attach = \"xdp\"", xdp, Bound::AtMost(1.5), Bound::AtMost(0.9)),
+        row("attach = \"xdp\"", xdp, Bound::None, Bound::AtMost(0.9)),
         row("copy loop between TAPs on bridges", copy, Bound::None, Bound::None),
         Row::told(format!("instructions {what}, bare path: one cable"), alone(bare), ""),
         Row::told(format!("instructions {what}, a bridge of the kernel's"), alone(bridge), ""),
