@@ -32,6 +32,8 @@ pub struct Description {
     pub segment: BTreeMap<String, Segment>,
     #[serde(skip)]
     pub topology: Topology,
+    #[serde(skip)]
+    pub attach: Attach,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -84,6 +86,17 @@ pub enum Topology {
     TwoSegments,
     /// Everything on one segment.
     OneArm,
+}
+
+/// How a director that is a machine has its segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// By a TAP on a bridge, of which the card is a port.
+    #[default]
+    Tap,
+    /// By the card itself.
+    Packet,
+    Xdp,
 }
 
 fn memory() -> u32 {
@@ -153,12 +166,16 @@ impl Description {
 
     /// The configuration of a director that is a machine.
     pub fn configuration(&self) -> String {
-        self.configuration_with(&[], |index, name| {
-            vec![
+        let card =
+            |attach, index| vec![text("attach", attach), text("interface", &format!("eth{index}"))];
+        self.configuration_with(&[], |index, name| match self.attach {
+            Attach::Tap => vec![
                 text("tap", &format!("vipr-{name}")),
                 text("bridge", &format!("br-{name}")),
                 text("uplink", &director_card(index)),
-            ]
+            ],
+            Attach::Packet => card("packet", index),
+            Attach::Xdp => card("xdp", index),
         })
     }
 
@@ -287,6 +304,12 @@ mtu = 1400
         assert_eq!(back["connect"][0].as_str(), Some("back.director"));
         assert!(front.get("tap").is_none() && back.get("uplink").is_none());
         assert_eq!(front["mac"], two["segment"]["front"]["mac"]);
+        description.attach = Attach::Packet;
+        let cards: Table = description.configuration().parse().unwrap();
+        let back = &cards["segment"]["back"];
+        assert_eq!(back["attach"].as_str(), Some("packet"));
+        assert_eq!(back["interface"].as_str(), Some("eth1"));
+        assert!(back.get("tap").is_none() && back.get("bridge").is_none());
         description.topology = Topology::OneArm;
         let one: Table = description.configuration().parse().unwrap();
         assert_eq!(one["segment"]["front"]["role"].as_str(), Some("both"));

@@ -7,7 +7,9 @@ use serde_json::Value;
 use toml::Table;
 
 use super::cluster::{Cluster, DirectorKind, outcome_lines, patience};
-use super::description::{Description, Hide, Topology, director_card, director_mac, front_mac};
+use super::description::{
+    Attach, Description, Hide, Topology, director_card, director_mac, front_mac,
+};
 use super::tally::{self, Mac};
 use crate::build::{Error, Result};
 
@@ -30,7 +32,7 @@ pub struct Story {
     tell: fn(&mut Teller<'_>) -> Result<()>,
 }
 
-pub const STORIES: [Story; 12] = [
+pub const STORIES: [Story; 14] = [
     Story {
         name: "healthy",
         lesson: "one MAC for the VIP, the weights obeyed, and no reply by way of the director",
@@ -107,6 +109,22 @@ pub const STORIES: [Story; 12] = [
         tell: healthy,
     },
     Story {
+        name: "packet",
+        lesson: "the director on its cards themselves, with neither TAP nor bridge",
+        kind: DirectorKind::Vipr,
+        stays: true,
+        prepare: |description| description.attach = Attach::Packet,
+        tell: healthy,
+    },
+    Story {
+        name: "xdp",
+        lesson: "the same by XDP",
+        kind: DirectorKind::Vipr,
+        stays: true,
+        prepare: |description| description.attach = Attach::Xdp,
+        tell: healthy,
+    },
+    Story {
         name: "host",
         lesson: "the director is a process of the host, and the switch of its machines",
         kind: DirectorKind::Host,
@@ -146,6 +164,10 @@ impl Story {
             "ipvs" => {
                 Err(Error::new("story ipvs: its director is a kernel's: without DIRECTOR=host"))
             }
+            "packet" | "xdp" => Err(Error(format!(
+                "story {}: its director has cards: without DIRECTOR=host",
+                self.name
+            ))),
             "power-button" => Err(Error::new(
                 "story power-button: with DIRECTOR=host the director has no machine to press it on",
             )),
