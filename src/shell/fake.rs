@@ -39,6 +39,8 @@ pub(super) struct Device {
     pub takes_offload: bool,
     pub offload: bool,
     wake: Option<UnixStream>,
+    /// What is waited for.
+    pub descriptor: RawFd,
 }
 
 impl Lan {
@@ -74,6 +76,7 @@ impl Opener for Lan {
             let (wake, woken) = UnixStream::pair()?;
             woken.set_nonblocking(true)?;
             device.wake = Some(wake);
+            device.descriptor = woken.as_raw_fd();
             device.opened += 1;
             device.open_now += 1;
             Ok(FakePort { lan: self.clone(), tap: segment.device().to_string(), woken })

@@ -26,7 +26,7 @@ use crate::wire::vlan::{self, TAG_LEN, Tag};
 /// Frames that are sent between two looks at what is urgent.
 const URGENT_EVERY: usize = 8;
 
-/// How long a port waits that cannot tell of its frames.
+/// How long to wait at most while a port cannot tell of its frames.
 const NAP: Duration = Duration::from_millis(1);
 
 pub(super) struct Router<O: Opener> {
@@ -40,8 +40,6 @@ pub(super) struct Router<O: Opener> {
     event_log: EventLog,
     commands: Commands,
     guards: Guards,
-    /// Whether the last wait was a short one for the sake of a port that does not tell.
-    has_napped: bool,
 }
 
 impl<O: Opener> Router<O> {
@@ -62,7 +60,6 @@ impl<O: Opener> Router<O> {
             event_log: EventLog::default(),
             commands: Commands::new(),
             guards: Guards::default(),
-            has_napped: false,
         }
     }
 
@@ -153,13 +150,8 @@ impl<O: Opener> Router<O> {
             self.ports.look(registry);
             return timeout;
         }
-        let all_tell = self.ports.listen(registry);
-        if !all_tell {
-            self.has_napped = !self.has_napped;
-            if self.has_napped {
-                return Some(timeout.map_or(NAP, |timeout| timeout.min(NAP)));
-            }
-            self.ports.look(registry);
+        if !self.ports.listen(registry) {
+            return Some(timeout.map_or(NAP, |timeout| timeout.min(NAP)));
         }
         if self.has_work() { Some(Duration::ZERO) } else { timeout }
     }

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::io;
 
 use super::super::{Lost, vnet_header};
+use super::ring::TPID;
 use super::slots::{HEADER_LEN, Slots};
 use super::socket::Socket;
 use crate::wire::Offload;
@@ -28,9 +29,6 @@ const SLOTS: usize = 2048;
 
 /// After so many refusals in a row there is no room for the rest either.
 const REFUSALS_MAX: u32 = 4;
-
-/// The tag with which a frame may be longer by as much (IEEE 802.1Q).
-const TPID: u16 = 0x8100;
 
 /// A slot's status (`TP_STATUS_*`), of which the upper bits may say more.
 const FREE: u32 = 0;
@@ -89,7 +87,7 @@ impl Outgoing {
         self.frame_len_max.set((mtu as usize + ETHERNET_HEADER_LEN).min(room));
     }
 
-    /// Whether a frame is one for a slot.
+    /// Whether a frame is one for a slot. With a customer's tag it may be longer by as much.
     #[inline]
     fn is_short(&self, bytes: &[u8]) -> bool {
         let is_tagged = || bytes.get(12..14) == Some(&TPID.to_be_bytes());

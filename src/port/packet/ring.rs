@@ -22,7 +22,7 @@ const VLAN_VALID: u32 = 0x10;
 const VLAN_TPID_VALID: u32 = 0x40;
 
 /// The TPID of a customer's VLAN (IEEE 802.1Q).
-const TPID: u16 = 0x8100;
+pub(super) const TPID: u16 = 0x8100;
 
 /// A frame that the kernel handed up.
 pub(super) enum Arrived<'a> {

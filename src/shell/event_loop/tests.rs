@@ -216,6 +216,28 @@ fn a_port_that_does_not_tell_is_looked_at_while_another_is_busy() {
 }
 
 #[test]
+fn a_port_that_cannot_be_waited_for_is_looked_at_again_and_again_but_not_without_a_pause() {
+    let mut fixture = Fixture::new();
+    fixture.rush();
+    let fd = fixture.lan.device("tap-front", |device| device.descriptor);
+    let mut taken = mio::unix::SourceFd(&fd);
+    // No descriptor can be waited for twice.
+    let (nobody, interest) = (mio::Token(usize::MAX), mio::Interest::READABLE);
+    fixture.event_loop.poll.registry().register(&mut taken, nobody, interest).unwrap();
+    for round in 0..3 {
+        let before = fixture.received()[0];
+        fixture.lan.device("tap-front", |device| device.arriving.push_back(junk()));
+        fixture.turn();
+        assert_eq!(fixture.received()[0], before + 1, "{round}");
+        let EventLoop { poll, router, .. } = &mut fixture.event_loop;
+        let pause = router.before_wait(poll.registry(), None).unwrap();
+        assert!(!pause.is_zero() && pause <= Duration::from_millis(1), "{pause:?}");
+    }
+    fixture.event_loop.poll.registry().deregister(&mut taken).unwrap();
+    fixture.until("it may sleep", Fixture::may_sleep);
+}
+
+#[test]
 fn a_device_that_goes_while_nobody_is_told_is_noticed_before_the_router_sleeps() {
     let mut fixture = Fixture::new();
     fixture.rush();

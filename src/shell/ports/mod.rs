@@ -333,42 +333,37 @@ impl<O: Opener> Ports<O> {
     /// Whether all tell: the kernel may have no memory for it.
     pub fn listen(&mut self, registry: &Registry) -> bool {
         let mut all = true;
-        self.each_silent(|bell, id, name| {
+        self.look_at_silent(|bell, id, name| {
             bell.reconnect(registry, id, name);
             all &= bell.is_connected();
-            bell.is_connected()
         });
         all
     }
 
     /// Notes that those ports may have frames that do not tell of it.
     pub fn look(&mut self, registry: &Registry) {
-        self.each_silent(|bell, id, name| {
+        self.look_at_silent(|bell, id, name| {
             if bell.note_look() {
                 bell.reconnect(registry, id, name);
             }
-            true
         });
     }
 
-    /// Calls `visit` for every port that does not tell; where it says so, the port may have frames.
-    fn each_silent(&mut self, mut visit: impl FnMut(&mut Bell, SegmentId, &str) -> bool) {
+    fn look_at_silent(&mut self, mut visit: impl FnMut(&mut Bell, SegmentId, &str)) {
         for slot in self.slots.iter_mut().flatten() {
-            let Link::Open { bell, .. } = &mut slot.link else { continue };
-            if !bell.is_connected() && visit(bell, slot.id, &slot.segment.name) && !slot.is_ready {
-                slot.is_ready = true;
-                self.ready.push_back(slot.id);
+            if let Link::Open { bell, .. } = &mut slot.link
+                && !bell.is_connected()
+            {
+                visit(bell, slot.id, &slot.segment.name);
+                slot.make_ready(&mut self.ready);
             }
         }
     }
 
     /// Notes that a port may have frames. The index is that of its segment.
     pub fn wake(&mut self, index: usize) {
-        if let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut)
-            && !slot.is_ready
-        {
-            slot.is_ready = true;
-            self.ready.push_back(slot.id);
+        if let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) {
+            slot.make_ready(&mut self.ready);
         }
     }
 
@@ -563,6 +558,14 @@ impl<P: Port> Slot<P> {
 
     fn close(self, registry: &Registry) {
         self.link.close(registry);
+    }
+
+    /// Notes that it may have frames, and waits for its turn.
+    fn make_ready(&mut self, ready: &mut VecDeque<SegmentId>) {
+        if !self.is_ready {
+            self.is_ready = true;
+            ready.push_back(self.id);
+        }
     }
 
     fn retry_at(&self) -> Option<Instant> {
